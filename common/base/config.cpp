@@ -1,0 +1,335 @@
+#include "common/base/config.h"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <CLI/CLI.hpp>
+#include <bit>
+#include <cmath>
+#include <filesystem>
+#include <initializer_list>
+#include <limits>
+#include <toml++/toml.h>
+
+#include "common/base/types.h"
+
+namespace arancini {
+
+namespace {
+
+constexpr const char* kDefaultFile = "/etc/arancini/arancini.toml";
+
+// Walks one [table], hands each key to its setter and refuses those that nobody asked for.
+class Section {
+ public:
+  Section(const toml::table& root, std::string name, const std::string& file)
+      : table_(root[name].as_table()), name_(std::move(name)), file_(file) {
+    if (const auto* node = root.get(name_); node != nullptr && table_ == nullptr) {
+      fail(*node, "must be a table");
+    }
+  }
+
+  void text(const char* key, std::string& out) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value_exact<std::string>();
+      if (!v) fail(*n, fmt::format("{}.{} must be a string", name_, key));
+      out = *v;
+    }
+  }
+  template <class T>
+  void number(const char* key, T& out, std::uint64_t low, std::uint64_t high) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value_exact<std::int64_t>();
+      if (!v || *v < 0 || static_cast<std::uint64_t>(*v) < low || static_cast<std::uint64_t>(*v) > high) {
+        fail(*n, fmt::format("{}.{} must be a whole number from {} to {}", name_, key, low, high));
+      }
+      out = static_cast<T>(*v);
+    }
+  }
+  void seconds(const char* key, double& out, double low, double high) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value<double>();
+      if (!v || !(*v >= low && *v <= high)) {
+        fail(*n, fmt::format("{}.{} must be seconds from {} to {}", name_, key, low, high));
+      }
+      out = *v;
+    }
+  }
+  void flag(const char* key, bool& out) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value_exact<bool>();
+      if (!v) fail(*n, fmt::format("{}.{} must be true or false", name_, key));
+      out = *v;
+    }
+  }
+  template <class E>
+  void choice(const char* key, E& out, std::initializer_list<std::pair<std::string_view, E>> values) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value_exact<std::string>();
+      std::string known;
+      for (const auto& [word, value] : values) {
+        if (v && *v == word) {
+          out = value;
+          return;
+        }
+        known += known.empty() ? "" : ", ";
+        known += word;
+      }
+      fail(*n, fmt::format("{}.{} must be one of: {}", name_, key, known));
+    }
+  }
+  void address(const char* key, SocketAddress& out) {
+    if (const auto* n = take(key)) {
+      const auto v = n->value_exact<std::string>();
+      if (!v) fail(*n, fmt::format("{}.{} must be \"ADDRESS:PORT\"", name_, key));
+      out = parse_socket_address(*v, fmt::format("{}:{}: {}.{}", file_, n->source().begin.line, name_, key));
+    }
+  }
+  // Call last: anything not taken is a mistake of the operator's.
+  void finish() const {
+    if (table_ == nullptr) return;
+    for (const auto& [key, node] : *table_) {
+      if (std::find(taken_.begin(), taken_.end(), key.str()) == taken_.end()) {
+        fail(node, fmt::format("unknown key {}.{}", name_, std::string(key.str())));
+      }
+    }
+  }
+
+ private:
+  const toml::node* take(const char* key) {
+    taken_.emplace_back(key);
+    return table_ == nullptr ? nullptr : table_->get(key);
+  }
+  [[noreturn]] void fail(const toml::node& node, const std::string& what) const {
+    throw ConfigError(fmt::format("{}:{}: {}", file_, node.source().begin.line, what));
+  }
+
+  const toml::table* table_;
+  std::string name_;
+  const std::string& file_;
+  std::vector<std::string> taken_;
+};
+
+const std::initializer_list<std::pair<std::string_view, IoBackendKind>> kIoWords = {
+    {"auto", IoBackendKind::Auto}, {"uring", IoBackendKind::Uring}, {"epoll", IoBackendKind::Epoll}};
+const std::initializer_list<std::pair<std::string_view, PublishFormat>> kFormatWords = {
+    {"update-v1", PublishFormat::UpdateV1},
+    {"update-v1-concat", PublishFormat::UpdateV1Concat},
+    {"batch-v2", PublishFormat::BatchV2}};
+
+template <class E>
+E word_to(std::initializer_list<std::pair<std::string_view, E>> words, const std::string& word, const char* flag) {
+  for (const auto& [w, v] : words) {
+    if (w == word) return v;
+  }
+  throw ConfigError(fmt::format("{}: '{}' is not known", flag, word));
+}
+
+std::uint32_t usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
+}
+
+void check(const Config& c, const std::string& where) {
+  if (!std::has_single_bit(c.ring.size_bytes)) {
+    throw ConfigError(fmt::format("{}: ring.size_bytes must be a power of two, not {}", where, c.ring.size_bytes));
+  }
+  if (c.instance.name.empty() || c.nats.subject_prefix.empty()) {
+    throw ConfigError(fmt::format("{}: instance.name and nats.subject_prefix must not be empty", where));
+  }
+  for (const char ch : c.nats.subject_prefix) {
+    if (ch <= ' ' || ch == '*' || ch == '>' || ch == 0x7f) {
+      throw ConfigError(fmt::format("{}: nats.subject_prefix must not hold spaces, '*' or '>'", where));
+    }
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(PublishFormat format) {
+  switch (format) {
+    case PublishFormat::UpdateV1: return "update-v1";
+    case PublishFormat::UpdateV1Concat: return "update-v1-concat";
+    case PublishFormat::BatchV2: return "batch-v2";
+  }
+  return "unknown";
+}
+
+std::string SocketAddress::to_string() const {
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+}
+
+SocketAddress parse_socket_address(std::string_view text, const std::string& what) {
+  const auto bad = [&]() -> SocketAddress {
+    throw ConfigError(fmt::format("{}: '{}' is not ADDRESS:PORT (IPv6 in brackets)", what, text));
+  };
+  const auto colon = text.rfind(':');
+  if (colon == std::string_view::npos || colon + 1 == text.size()) return bad();
+  std::string host(text.substr(0, colon));
+  unsigned port = 0;
+  for (const char c : text.substr(colon + 1)) {
+    if (c < '0' || c > '9') return bad();
+    port = port * 10 + static_cast<unsigned>(c - '0');
+    if (port > 65535) return bad();
+  }
+  if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (host.find(':') != std::string::npos) {
+    return bad();
+  }
+  if (host.empty() || host == "*") host = "0.0.0.0";
+  if (host == "localhost") host = "127.0.0.1";
+  if (!IpAddress::parse(host)) return bad();
+  return {host, static_cast<std::uint16_t>(port)};
+}
+
+Config parse_config(std::string_view text, const std::string& name) {
+  toml::table root;
+  try {
+    root = toml::parse(text, name);
+  } catch (const toml::parse_error& e) {
+    throw ConfigError(fmt::format("{}:{}: {}", name, e.source().begin.line, e.description()));
+  }
+  constexpr std::uint64_t k32 = std::numeric_limits<std::uint32_t>::max();
+  Config c;
+  c.file = name;
+  {
+    Section s(root, "instance", name);
+    s.text("name", c.instance.name);
+    s.finish();
+  }
+  {
+    Section s(root, "paths", name);
+    s.text("runtime_dir", c.paths.runtime_dir);
+    s.text("state_dir", c.paths.state_dir);
+    s.finish();
+  }
+  {
+    Section s(root, "bmp", name);
+    s.address("listen", c.bmp.listen);
+    s.number("backlog", c.bmp.backlog, 1, 65535);
+    s.number("rcvbuf_bytes", c.bmp.rcvbuf_bytes, 0, 1ULL << 30);
+    s.number("max_message_bytes", c.bmp.max_message_bytes, 4096, 1024 * 1024);
+    s.number("max_sessions", c.bmp.max_sessions, 1, 1000000);
+    s.choice("io", c.bmp.io, kIoWords);
+    s.finish();
+  }
+  {
+    Section s(root, "shards", name);
+    s.number("count", c.shards.count, 0, 1024);
+    s.flag("pin", c.shards.pin);
+    s.finish();
+  }
+  {
+    Section s(root, "ring", name);
+    // A ring must hold several records of the largest size, or one message could never be reserved.
+    s.number("size_bytes", c.ring.size_bytes, 16ULL << 20, 1ULL << 40);
+    s.choice("hugepages", c.ring.hugepages,
+             {{"auto", HugepageMode::Auto}, {"require", HugepageMode::Require}, {"never", HugepageMode::Never}});
+    s.finish();
+  }
+  {
+    Section s(root, "curation", name);
+    s.seconds("session_grace_s", c.curation.session_grace_s, 0, 86400);
+    s.seconds("resync_timeout_s", c.curation.resync_timeout_s, 0.1, 86400);
+    s.seconds("resync_settle_s", c.curation.resync_settle_s, 0, 3600);
+    s.finish();
+  }
+  {
+    Section s(root, "nats", name);
+    s.text("url", c.nats.url);
+    s.text("subject_prefix", c.nats.subject_prefix);
+    s.text("updates_stream", c.nats.updates_stream);
+    s.text("events_stream", c.nats.events_stream);
+    s.number("replicas", c.nats.replicas, 1, 5);
+    s.number("max_bytes", c.nats.max_bytes, 0, 1ULL << 60);
+    s.seconds("max_age_s", c.nats.max_age_s, 0, 1e9);
+    s.seconds("ack_timeout_s", c.nats.ack_timeout_s, 0.1, 600);
+    s.number("max_in_flight", c.nats.max_in_flight, 1, 65536);
+    s.finish();
+  }
+  {
+    Section s(root, "publish", name);
+    s.choice("format", c.publish.format, kFormatWords);
+    s.number("batch_bytes", c.publish.batch_bytes, 1024, 8 * 1024 * 1024);
+    s.number("batch_count", c.publish.batch_count, 1, k32);
+    s.finish();
+  }
+  {
+    Section s(root, "metrics", name);
+    s.address("listen", c.metrics.listen);
+    s.finish();
+  }
+  {
+    Section s(root, "log", name);
+    s.text("level", c.log.level);
+    s.finish();
+  }
+  for (const auto& [key, node] : root) {
+    static constexpr std::string_view kKnown[] = {"instance", "paths", "bmp",     "shards", "ring",
+                                                  "curation", "nats",  "publish", "metrics", "log"};
+    if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
+      throw ConfigError(
+          fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));
+    }
+  }
+  check(c, name);
+  return c;
+}
+
+void ConfigFlags::add_to(CLI::App& app) {
+  app.add_option("--config", config, "configuration file (TOML), default /etc/arancini/arancini.toml if it exists");
+  app.add_option("--runtime-dir", runtime_dir, "rings, stats pages and sockets live here");
+  app.add_option("--state-dir", state_dir, "what must survive a reboot lives here");
+  app.add_option("--bmp-listen", bmp_listen, "ADDRESS:PORT for BMP sessions");
+  app.add_option("--metrics-listen", metrics_listen, "ADDRESS:PORT for /metrics and /healthz");
+  app.add_option("--nats", nats, "URL of NATS, or 'embedded'");
+  app.add_option("--shards", shards, "number of ingestd shards, 0 for one per core");
+  app.add_option("--io", io, "auto, uring or epoll");
+  app.add_option("--format", format, "update-v1, update-v1-concat or batch-v2");
+  app.add_option("--log-level", log_level, "debug, info, warn or error");
+  app.add_flag("--check-config", check_config, "check the configuration and exit");
+}
+
+Config load_config(const ConfigFlags& flags) {
+  Config c;
+  std::string file = flags.config.value_or("");
+  if (file.empty() && std::filesystem::exists(kDefaultFile)) file = kDefaultFile;
+  if (!file.empty()) {
+    std::FILE* f = std::fopen(file.c_str(), "re");
+    if (f == nullptr) throw ConfigError(fmt::format("{}: cannot be opened: {}", file, std::strerror(errno)));
+    std::string text;
+    char buffer[4096];
+    std::size_t n = 0;
+    while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0 && text.size() < (1U << 20)) text.append(buffer, n);
+    std::fclose(f);
+    c = parse_config(text, file);
+  }
+  if (flags.runtime_dir) c.paths.runtime_dir = *flags.runtime_dir;
+  if (flags.state_dir) c.paths.state_dir = *flags.state_dir;
+  if (flags.bmp_listen) c.bmp.listen = parse_socket_address(*flags.bmp_listen, "--bmp-listen");
+  if (flags.metrics_listen) c.metrics.listen = parse_socket_address(*flags.metrics_listen, "--metrics-listen");
+  if (flags.nats) c.nats.url = *flags.nats;
+  if (flags.shards) c.shards.count = *flags.shards;
+  if (flags.io) c.bmp.io = word_to(kIoWords, *flags.io, "--io");
+  if (flags.format) c.publish.format = word_to(kFormatWords, *flags.format, "--format");
+  if (flags.log_level) c.log.level = *flags.log_level;
+  if (c.shards.count > 1024) throw ConfigError("--shards: at most 1024");
+  if (c.shards.count == 0) c.shards.count = usable_cores();
+  check(c, file.empty() ? "flags" : file);
+  return c;
+}
+
+std::string Config::ring_path(std::uint32_t shard) const { return fmt::format("{}/ring-{}", paths.runtime_dir, shard); }
+std::string Config::ingestd_stats_path(std::uint32_t shard) const {
+  return fmt::format("{}/ingestd@{}.stats", paths.runtime_dir, shard);
+}
+std::string Config::handover_path(std::uint32_t shard) const {
+  return fmt::format("{}/ingestd@{}.handover", paths.runtime_dir, shard);
+}
+std::string Config::publishd_stats_path() const { return paths.runtime_dir + "/publishd.stats"; }
+std::string Config::control_path() const { return paths.runtime_dir + "/curated.sock"; }
+
+}  // namespace arancini

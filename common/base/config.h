@@ -1,0 +1,113 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace arancini {
+
+// What the operator got wrong, with file, line and key; `main` prints it and exits with EX_CONFIG (78).
+class ConfigError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class IoBackendKind : std::uint8_t { Auto, Uring, Epoll };
+enum class HugepageMode : std::uint8_t { Auto, Require, Never };
+enum class PublishFormat : std::uint8_t { UpdateV1, UpdateV1Concat, BatchV2 };
+std::string_view to_string(PublishFormat format);  // the value of the header Arancini-Format
+
+// "A:P" or "[v6]:P".
+struct SocketAddress {
+  std::string host;
+  std::uint16_t port = 0;
+  [[nodiscard]] std::string to_string() const;
+};
+
+// One TOML file, flags override it; every default below works (docs/configuration.md).
+struct Config {
+  struct Instance {
+    std::string name = "arancini";  // header Arancini-Instance
+  } instance;
+  struct Paths {
+    std::string runtime_dir = "/run/arancini";
+    std::string state_dir = "/var/lib/arancini";
+  } paths;
+  struct Bmp {
+    SocketAddress listen{"0.0.0.0", 4000};
+    std::uint32_t backlog = 1024;
+    std::uint32_t rcvbuf_bytes = 0;  // 0: the kernel's default
+    std::uint32_t max_message_bytes = 256 * 1024;
+    std::uint32_t max_sessions = 4096;  // per shard
+    IoBackendKind io = IoBackendKind::Auto;
+  } bmp;
+  struct Shards {
+    std::uint32_t count = 0;  // 0: one per core; resolved by load_config
+    bool pin = true;          // shard K runs on the K-th core that the process may use
+  } shards;
+  struct Ring {
+    std::uint64_t size_bytes = 64ULL * 1024 * 1024;  // power of two
+    HugepageMode hugepages = HugepageMode::Auto;
+  } ring;
+  struct Curation {
+    double session_grace_s = 300;   // a lost session's table is kept that long
+    double resync_timeout_s = 300;  // re-sync ends after this without End-of-RIB
+    double resync_settle_s = 5;     // and this long after End-of-RIB without news
+  } curation;
+  struct Nats {
+    std::string url = "nats://127.0.0.1:4222";  // "embedded": curated runs its own nats-server
+    std::string subject_prefix = "arancini";
+    std::string updates_stream = "ARANCINI_UPDATES";
+    std::string events_stream = "ARANCINI_EVENTS";
+    std::uint32_t replicas = 1;
+    std::uint64_t max_bytes = 0;  // of the updates stream, 0: no limit
+    double max_age_s = 0;         // 0: no limit
+    double ack_timeout_s = 10;
+    std::uint32_t max_in_flight = 256;  // messages
+  } nats;
+  struct Publish {
+    PublishFormat format = PublishFormat::UpdateV1Concat;
+    std::uint32_t batch_bytes = 64 * 1024;  // a message is sent when this is reached, or when nothing more waits
+    std::uint32_t batch_count = 1024;       // updates in one message at most
+  } publish;
+  struct Metrics {
+    SocketAddress listen{"127.0.0.1", 8080};
+  } metrics;
+  struct Log {
+    std::string level = "info";
+  } log;
+
+  std::string file;  // the TOML file that was read, empty if none
+
+  [[nodiscard]] std::string ring_path(std::uint32_t shard) const;           // <runtime>/ring-<K>
+  [[nodiscard]] std::string ingestd_stats_path(std::uint32_t shard) const;  // <runtime>/ingestd@<K>.stats
+  [[nodiscard]] std::string handover_path(std::uint32_t shard) const;       // <runtime>/ingestd@<K>.handover
+  [[nodiscard]] std::string publishd_stats_path() const;                    // <runtime>/publishd.stats
+  [[nodiscard]] std::string control_path() const;                           // <runtime>/curated.sock
+};
+
+// Flags of DESIGN 7 that all daemons share. Absent ones leave what the file says.
+struct ConfigFlags {
+  std::optional<std::string> config, runtime_dir, state_dir, bmp_listen, metrics_listen, nats, io, log_level, format;
+  std::optional<std::uint32_t> shards;
+  bool check_config = false;
+  void add_to(CLI::App& app);
+};
+
+// File (flags.config, or /etc/arancini/arancini.toml when it exists), then flags, then checks.
+// Throws ConfigError that names file, line and key. Unknown keys are errors.
+Config load_config(const ConfigFlags& flags);
+
+// The same without a file system: `text` is TOML, `name` stands for the file in errors.
+Config parse_config(std::string_view text, const std::string& name);
+
+// "A:P", "[v6]:P", "*:P"; throws ConfigError.
+SocketAddress parse_socket_address(std::string_view text, const std::string& what);
+
+}  // namespace arancini

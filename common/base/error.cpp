@@ -1,0 +1,44 @@
+#include "common/base/error.h"
+
+namespace arancini {
+
+std::string_view to_string(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::None: return "none";
+    case ErrorCode::BmpBadVersion: return "BMP version not supported";
+    case ErrorCode::BmpTooLong: return "BMP message longer than the limit";
+    case ErrorCode::BmpTooShort: return "BMP message shorter than its headers";
+    case ErrorCode::BmpUnknownType: return "BMP message type unknown";
+    case ErrorCode::BmpMalformedPeerHeader: return "BMP per-peer header malformed";
+    case ErrorCode::BmpMalformedPeerUp: return "BMP Peer Up malformed";
+    case ErrorCode::BmpMalformedPeerDown: return "BMP Peer Down malformed";
+    case ErrorCode::BmpMalformedTlv: return "BMP information TLV malformed";
+    case ErrorCode::BmpUnknownPeer: return "routes for a peer without Peer Up";
+    case ErrorCode::BmpTruncated: return "session ended within a BMP message";
+    case ErrorCode::BmpMirroredError: return "mirrored PDU with errors";
+    case ErrorCode::BgpBadMarker: return "BGP marker is not all ones";
+    case ErrorCode::BgpBadLength: return "BGP message length does not fit";
+    case ErrorCode::BgpNotUpdate: return "BGP message in Route Monitoring is not an UPDATE";
+    case ErrorCode::BgpUpdateMalformed: return "BGP UPDATE malformed";
+    case ErrorCode::BgpAttributeMalformed: return "BGP path attribute malformed (treat-as-withdraw)";
+    case ErrorCode::BgpAttributeDiscarded: return "BGP path attribute malformed (discarded)";
+    case ErrorCode::BgpNlriMalformed: return "BGP NLRI malformed";
+    case ErrorCode::BgpAddPathMismatch: return "NLRI not encoded as ADD-PATH was negotiated";
+    case ErrorCode::BgpAsWidthMismatch: return "AS_PATH not encoded as the A flag says";
+    case ErrorCode::BgpUnsupportedFamily: return "address family not decoded";
+    case ErrorCode::SessionReset: return "session reset";
+    case ErrorCode::SessionLimit: return "too many sessions";
+    case ErrorCode::HandoverFailed: return "session could not be passed to its owner";
+    case ErrorCode::RingCorrupt: return "ring contents invalid";
+    case ErrorCode::RingIncompatible: return "ring layout differs";
+    case ErrorCode::RecordTooLarge: return "record larger than the limit";
+    case ErrorCode::NatsUnreachable: return "NATS not reachable";
+    case ErrorCode::StreamUnusable: return "stream cannot be used";
+    case ErrorCode::PublishRejected: return "publish rejected by JetStream";
+    case ErrorCode::PublishTimeout: return "no ack in time";
+    case ErrorCode::PublishOutOfOrder: return "stream's last sequence is not the expected one";
+  }
+  return "unknown";
+}
+
+}  // namespace arancini

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+// The list of metrics: what `values[i]` of a stats page means, and the name under which curated exports it. A contract:
+// docs/metrics.md is checked against it by a test. Add at the end of a group's enum, never re-use.
+namespace arancini {
+
+enum class MetricType : std::uint8_t { Counter, Gauge };
+
+struct MetricInfo {
+  std::size_t index;      // in StatsPage::values
+  std::string_view name;  // "arancini_…", unit and _total by Prometheus convention
+  MetricType type;
+  double scale;           // exported value = stored value * scale (e.g. ns to seconds: 1e-9)
+  std::string_view help;
+};
+
+enum class IngestMetric : std::size_t {
+  SessionsAccepted,
+  SessionsOpen,
+  SessionsClosed,
+  SessionsHandedOver,
+  SessionsRefused,
+  SessionsThrottled,       // now waiting for room in the ring
+  BytesReceived,
+  MessagesRouteMonitoring,
+  MessagesStatistics,
+  MessagesPeerDown,
+  MessagesPeerUp,
+  MessagesInitiation,
+  MessagesTermination,
+  MessagesRouteMirroring,
+  MessagesUnknown,
+  MessagesMalformed,
+  AttributesDiscarded,     // RFC 7606
+  TreatedAsWithdraw,       // RFC 7606, UPDATEs
+  AddPathMismatch,
+  AsWidthMismatch,
+  UnsupportedFamily,       // NLRI fields skipped
+  EndOfRib,
+  UpdatesAnnounced,        // written to the ring
+  UpdatesWithdrawn,
+  UpdatesSynthetic,        // withdraws made by the collector (also in UpdatesWithdrawn)
+  UpdatesSuppressedDuplicate,
+  UpdatesSuppressedUnknown,  // withdraws of what was not told
+  Routes,
+  AttributeSets,
+  RibBytes,
+  RingUsedBytes,
+  RingCapacityBytes,
+  RingRecords,
+  RingFullEvents,
+  SweepsRunning,
+  LoopIterations,
+  Count
+};
+
+enum class PublishMetric : std::size_t {
+  RecordsRead,
+  UpdatesRead,
+  MessagesSent,
+  MessagesAcked,
+  BytesSent,
+  UpdatesAcked,
+  PublishErrors,
+  AckTimeouts,
+  Recoveries,              // times the stream's tail was read again
+  UpdatesAlreadyStored,    // skipped after a recovery because the stream had them
+  MessagesInFlight,
+  NatsConnected,           // 0 or 1
+  NatsReconnects,
+  RingsConnected,
+  RingsCorrupt,
+  AckLatencyNs,            // last
+  StreamLastSequence,
+  BatchUpdates,            // updates in the last message
+  LoopIterations,
+  Count
+};
+
+std::span<const MetricInfo> ingest_metrics();
+std::span<const MetricInfo> publish_metrics();
+
+}  // namespace arancini

@@ -1,0 +1,137 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/fd.h"
+#include "common/base/result.h"
+#include "common/metrics/metric_list.h"
+#include "shm-layout/stats_page.h"
+
+namespace arancini {
+
+// The daemon's side of its stats page: made anew at each start (temporary name, then rename), one writing thread. Holds an
+// OFD lock on byte 0 of the file as a sign of life.
+class StatsWriter {
+ public:
+  struct Options {
+    shm::ProcessKind kind = shm::ProcessKind::Ingestd;
+    std::uint32_t shard = 0;
+    std::uint32_t routers = 0;  // rows
+    std::uint32_t peers = 0;
+    std::uint64_t now_realtime_ns = 0;
+  };
+  static Result<StatsWriter, std::string> create(const std::string& path, const Options& options);
+
+  StatsWriter(StatsWriter&&) noexcept;
+  StatsWriter& operator=(StatsWriter&&) noexcept;
+  ~StatsWriter();
+
+  void set_state(shm::ProcessState state);
+  void heartbeat(std::uint64_t boottime_ns);
+
+  // Relaxed, single writer: a load, an add, a store.
+  template <class Metric>
+  void add(Metric m, std::uint64_t n = 1) {
+    auto& v = page_->values[static_cast<std::size_t>(m)];
+    v.store(v.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+  template <class Metric>
+  void set(Metric m, std::uint64_t value) {
+    page_->values[static_cast<std::size_t>(m)].store(value, std::memory_order_relaxed);
+  }
+  template <class Metric>
+  [[nodiscard]] std::uint64_t get(Metric m) const {
+    return page_->values[static_cast<std::size_t>(m)].load(std::memory_order_relaxed);
+  }
+
+  // Changes a row under its seqlock: `change` gets the row by reference.
+  template <class F>
+  void update_router(std::uint32_t index, F&& change) {
+    write_row(router(index), std::forward<F>(change));
+  }
+  template <class F>
+  void update_peer(std::uint32_t index, F&& change) {
+    write_row(peer(index), std::forward<F>(change));
+  }
+  [[nodiscard]] std::uint32_t router_capacity() const;
+  [[nodiscard]] std::uint32_t peer_capacity() const;
+
+ private:
+  StatsWriter(shm::StatsPage* page, std::size_t bytes, Fd fd) : page_(page), bytes_(bytes), fd_(std::move(fd)) {}
+  shm::RouterRow& router(std::uint32_t index);
+  shm::PeerRow& peer(std::uint32_t index);
+  template <class Row, class F>
+  static void write_row(Row& row, F&& change) {
+    const std::uint32_t g = row.guard.load(std::memory_order_relaxed);
+    row.guard.store(g + 1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_release);
+    change(row);
+    row.guard.store(g + 2, std::memory_order_release);  // pairs with the reader's acquire
+  }
+
+  shm::StatsPage* page_ = nullptr;
+  std::size_t bytes_ = 0;
+  Fd fd_;
+};
+
+// Copies a string into a fixed, zero-terminated field, cut at a UTF-8 boundary, control characters replaced.
+void copy_text(std::span<char> field, std::string_view text);
+
+// curated's side: read-only, never disturbs the writer; contents are untrusted.
+class StatsReader {
+ public:
+  static Result<StatsReader, std::string> open(const std::string& path);
+  StatsReader(StatsReader&&) noexcept;
+  StatsReader& operator=(StatsReader&&) noexcept;
+  ~StatsReader();
+
+  [[nodiscard]] shm::ProcessKind kind() const;
+  [[nodiscard]] std::uint32_t shard() const;
+  [[nodiscard]] std::uint32_t pid() const;
+  [[nodiscard]] std::uint64_t started_realtime_ns() const;
+  [[nodiscard]] std::uint64_t heartbeat_boottime_ns() const;
+  [[nodiscard]] shm::ProcessState state() const;
+  [[nodiscard]] std::string version() const;
+  [[nodiscard]] bool writer_alive() const;  // lock held
+  [[nodiscard]] bool replaced() const;      // the name leads to another file: open again
+  [[nodiscard]] std::uint64_t value(std::size_t index) const;
+
+  // Plain copies of rows in use; a row that is being changed is tried a few times, then skipped.
+  struct Router {
+    std::uint32_t index = 0;
+    std::string address;
+    std::uint16_t port = 0, sessions = 0;
+    shm::RouterState state{};
+    std::uint32_t peers_up = 0, last_error = 0;
+    std::uint64_t connected_realtime_ns = 0, last_message_realtime_ns = 0, messages = 0, bytes = 0, malformed = 0,
+                  updates_published = 0, updates_suppressed = 0, routes = 0;
+    bool throttled = false;
+    std::string sys_name, sys_descr, last_error_text;
+  };
+  struct Peer {
+    std::uint32_t router = 0;
+    std::uint8_t peer_type = 0, view = 0;
+    shm::PeerState state{};
+    std::string address;
+    std::uint64_t distinguisher = 0;
+    std::uint32_t asn = 0, bgp_id = 0, down_reason = 0;
+    std::uint64_t changed_realtime_ns = 0, routes = 0, updates_published = 0, updates_suppressed = 0,
+                  updates_malformed = 0, synthetic_withdraws = 0;
+  };
+  [[nodiscard]] std::vector<Router> routers() const;
+  [[nodiscard]] std::vector<Peer> peers() const;
+
+ private:
+  struct State;
+  explicit StatsReader(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace arancini

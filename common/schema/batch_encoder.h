@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "common/base/types.h"
+#include "common/wire/bgp_update.h"
+#include "shm-layout/record.h"
+
+// Writes UpdateBatch messages word by word into ring memory, byte for byte what libcapnp would write (a test proves it over
+// random messages). No allocation, no libcapnp on this path.
+namespace arancini::schema {
+
+// What all routes of a batch have in common, beside the path attributes.
+struct BatchMeta {
+  std::uint64_t received_realtime_ns = 0;
+  std::uint64_t bmp_timestamp_ns = 0;
+  IpAddress router_address;
+  std::uint16_t router_port = 0;
+  std::string_view router_name;  // configured; empty: none
+  IpAddress peer_address;
+  std::uint32_t peer_bgp_id = 0;
+  std::uint32_t peer_asn = 0;
+  std::uint8_t peer_type = 0;
+  std::uint64_t peer_distinguisher = 0;
+  View view = View::AdjInPre;
+  Family family = kIpv4Unicast;
+  bool via_mp = false;  // came in MP_REACH/MP_UNREACH: the mp* fields are set
+  bool announced = false;
+  bool synthetic = false;
+  Reason reason = Reason::None;
+  WriterId writer;
+  std::uint32_t router_id = 0;  // row in the stats page, for the record header
+};
+
+// The attributes of an announcement; nullptr for withdrawals.
+struct BatchAttributes {
+  const wire::Attributes* attributes = nullptr;
+  IpAddress next_hop;  // of MP_REACH or NEXT_HOP; zeros when none
+};
+
+// Upper bound of the record (RecordHeader included) for that many routes. Claim this much, append what finish() says.
+std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& attributes, std::uint32_t routes);
+
+// One batch: construct on claimed bytes, add() routes, finish(). At most `max_routes` routes.
+class BatchEncoder {
+ public:
+  BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta, const BatchAttributes& attributes,
+               Sequence first_sequence, std::uint32_t max_routes);
+  void add(const Prefix& route);
+  [[nodiscard]] std::uint32_t count() const { return count_; }
+  // The header to append; its bytes and the payload are complete in the claimed memory. Call once, with count() > 0.
+  [[nodiscard]] shm::RecordHeader finish();
+
+ private:
+  std::byte* record_;
+  std::byte* payload_;
+  std::byte* routes_ = nullptr;
+  shm::RecordHeader header_{};
+  std::uint32_t count_ = 0;
+  std::uint32_t max_routes_;
+};
+
+// Hash of (router, peer AS, family) for RecordHeader::subject_key.
+std::uint64_t subject_key(const IpAddress& router, std::uint32_t peer_asn, Family family);
+
+}  // namespace arancini::schema

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "common/base/types.h"
+#include "shm-layout/record.h"
+
+// From a ring record to what is published. Contents are untrusted: open() checks every bound that write() relies on.
+namespace arancini::schema {
+
+class BatchExpander {
+ public:
+  // `payload` of a record with its header. False if it is not a well-formed UpdateBatch of `header.count` routes.
+  // Everything below is valid only while `payload` is.
+  [[nodiscard]] bool open(const shm::RecordHeader& header, std::span<const std::byte> payload);
+
+  [[nodiscard]] std::uint32_t count() const { return count_; }
+  [[nodiscard]] Sequence first_sequence() const { return first_sequence_; }
+
+  // What the subject is made of.
+  [[nodiscard]] const IpAddress& router_address() const { return router_address_; }
+  [[nodiscard]] std::uint32_t peer_asn() const { return peer_asn_; }
+  [[nodiscard]] Family family() const { return family_; }
+
+  // Size of one framed Update (the same for each route of the batch), a multiple of 8.
+  [[nodiscard]] std::size_t update_bytes() const { return update_bytes_; }
+  // Writes route `i` as one framed Update (stream framing, one segment): the template copied and patched.
+  void write_update(std::uint32_t i, std::byte* out) const;
+
+ private:
+  std::span<const std::byte> payload_;
+  std::span<const std::byte> template_;
+  std::span<const std::byte> routes_;
+  std::size_t update_bytes_ = 0;
+  std::uint32_t count_ = 0;
+  Sequence first_sequence_{};
+  IpAddress router_address_;
+  std::uint32_t peer_asn_ = 0;
+  Family family_;
+};
+
+}  // namespace arancini::schema

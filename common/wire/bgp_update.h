@@ -1,0 +1,145 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "common/base/error.h"
+#include "common/base/types.h"
+#include "common/wire/bmp.h"
+
+// BGP UPDATE (RFC 4271 4.3, RFC 4760, RFC 7606): one pass over the lengths, no copy, no allocation. Values stay
+// in network order in their spans until somebody needs them.
+namespace arancini::wire {
+
+// Path attribute types with a field of their own in Update.
+enum class AttrType : std::uint8_t {
+  Origin = 1,
+  AsPath = 2,
+  NextHop = 3,
+  Med = 4,
+  LocalPref = 5,
+  AtomicAggregate = 6,
+  Aggregator = 7,
+  Communities = 8,
+  OriginatorId = 9,
+  ClusterList = 10,
+  MpReach = 14,
+  MpUnreach = 15,
+  ExtendedCommunities = 16,
+  As4Path = 17,
+  As4Aggregator = 18,
+  LargeCommunities = 32,
+  OnlyToCustomer = 35,
+};
+
+// The path attributes of one UPDATE. A span is empty when the attribute is absent; `present` tells absent from empty.
+struct Attributes {
+  std::uint64_t present = 0;  // bit N: type N (N < 64) was there and well-formed (discarded ones are cleared)
+  Bytes origin, as_path, next_hop, med, local_pref, aggregator, communities, originator_id, cluster_list,
+      extended_communities, as4_path, as4_aggregator, large_communities, only_to_customer;
+  Bytes all;  // the whole path attribute field, as received
+  // Attributes without a field of their own, in the order of the message; they lie in `all` but need not be
+  // contiguous, so they are found by walking it again (other_attributes()).
+  bool has_other = false;
+  // AS_PATH and AGGREGATOR are in the 2-byte format (decided by A flag and by what parses).
+  bool as2 = false;
+
+  [[nodiscard]] bool has(AttrType t) const { return ((present >> static_cast<unsigned>(t)) & 1U) != 0; }
+};
+
+// One whole attribute (flags, type, length, value) at the start of `rest`, which is advanced. False at the end or when
+// it overruns. For walking `Attributes::all`.
+struct RawAttribute {
+  std::uint8_t flags = 0;
+  std::uint8_t type = 0;
+  Bytes value;
+  Bytes whole;
+};
+bool next_attribute(Bytes& rest, RawAttribute& out);
+// True if Update has a field for this type (then it is not part of rawAttributes).
+bool has_update_field(std::uint8_t type);
+
+struct MpNlri {
+  Family family;
+  Bytes next_hop;  // MP_REACH only: as it stands in the attribute (4, 12, 16, 24, 32, 48 … bytes)
+  Bytes nlri;
+};
+
+// What one UPDATE says. Withdrawals take effect before announcements (RFC 4271).
+struct Update {
+  enum class Disposition : std::uint8_t {
+    Good,              // take it as it is
+    AttributeDiscard,  // RFC 7606: some attribute was dropped; `error` says so, the rest is good
+    TreatAsWithdraw,   // RFC 7606: announced NLRI are to be withdrawn
+    Malformed,         // lengths do not fit: nothing can be known; skip the message
+  };
+  Disposition disposition = Disposition::Good;
+  ErrorCode error = ErrorCode::None;
+  std::uint32_t error_offset = 0;  // from the start of the BGP message
+
+  Bytes withdrawn;  // IPv4 unicast, RFC 4271
+  Bytes announced;  // IPv4 unicast, RFC 4271
+  bool has_mp_reach = false;
+  bool has_mp_unreach = false;
+  MpNlri mp_reach;
+  MpNlri mp_unreach;
+  Attributes attributes;
+
+  // Which family's End-of-RIB this is (RFC 4724 2): an UPDATE that carries nothing else.
+  bool end_of_rib = false;
+  Family end_of_rib_family;
+  bool as_width_mismatch = false;  // the A flag and the AS_PATH disagree, the path decided
+};
+
+// `bgp_message`: BGP header and body, exactly one message; bytes behind its own length are the caller's (BMP trailing
+// TLVs). `as2_flag`: the per-peer header's A flag.
+Update parse_update(Bytes bgp_message, bool as2_flag);
+
+// The BGP PDU of a Route Monitoring message: behind the per-peer header, cut to the PDU's own length. Empty when
+// the marker or length is bad, with `error` set.
+Bytes route_monitoring_pdu(Bytes bmp_message, ErrorCode& error);
+
+// Prefixes of a <length, prefix> family. Host bits beyond the length are cleared.
+class PrefixReader {
+ public:
+  PrefixReader(Bytes nlri, Family family, bool path_ids);
+  // False at the end or at the first bad prefix; ok() tells which.
+  bool next(Prefix& out);
+  [[nodiscard]] bool ok() const { return ok_; }
+  [[nodiscard]] std::size_t offset() const { return offset_; }  // of the next prefix
+
+ private:
+  Bytes nlri_;
+  std::size_t offset_ = 0;
+  std::uint8_t max_length_;
+  bool v4_;
+  bool path_ids_;
+  bool ok_ = true;
+};
+// Number of prefixes, or -1 if it does not parse.
+std::int64_t count_prefixes(Bytes nlri, Family family, bool path_ids);
+
+// Decides per message whether NLRI carry path ids. Peer Up is not enough: FRR negotiates ADD-PATH and sends without, GoBGP
+// mixes both in one session (docs/decisions). One judge per (peer, view, family); `negotiated` from the OPENs.
+class AddPathJudge {
+ public:
+  AddPathJudge() = default;
+  explicit AddPathJudge(bool negotiated) : negotiated_(negotiated) {}
+  struct Verdict {
+    bool path_ids = false;
+    bool parses = false;      // false: neither way parses
+    bool mismatch = false;    // other than negotiated: count it and say it once
+  };
+  Verdict judge(Bytes nlri, Family family);
+
+ private:
+  bool negotiated_ = false;
+  bool learned_ = false;        // a message parsed one way only
+  bool learned_path_ids_ = false;
+};
+
+// 16 bytes for Update.nextHop from a classic NEXT_HOP or an MP_REACH next hop: global address first (RFC 2545), an RD in
+// front is skipped (RFC 4364), RFC 8950 v6-for-v4 as it is; zeros when none or of an unknown length.
+IpAddress next_hop_address(Bytes next_hop);
+
+}  // namespace arancini::wire

@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "common/base/error.h"
+#include "common/base/types.h"
+
+// BMP messages (RFC 7854, RFC 8671, RFC 9069): bytes in, values out. No I/O, no clock, no allocation. Spans in results
+// point into the input and live as long as it does.
+namespace arancini::wire {
+
+using Bytes = std::span<const std::byte>;
+
+inline constexpr std::size_t kBmpCommonHeaderBytes = 6;
+inline constexpr std::size_t kBmpPerPeerHeaderBytes = 42;
+
+enum class BmpType : std::uint8_t {
+  RouteMonitoring = 0,
+  StatisticsReport = 1,
+  PeerDown = 2,
+  PeerUp = 3,
+  Initiation = 4,
+  Termination = 5,
+  RouteMirroring = 6,
+};
+
+// What stands at the start of `bytes`.
+struct Frame {
+  enum class Status : std::uint8_t { NeedMore, Ready, Bad };
+  Status status = Status::NeedMore;
+  ErrorCode error = ErrorCode::None;  // when Bad: the session cannot go on (no way to find the next message)
+  std::uint8_t type = 0;              // raw, may be unknown; valid when Ready
+  std::uint32_t size_bytes = 0;       // whole message with common header; valid when Ready, and as soon as 6 bytes are there
+};
+// RFC 7854 4.1. Bad: version other than 3, length below what the type needs, length above `max_message_bytes`.
+Frame next_frame(Bytes bytes, std::uint32_t max_message_bytes);
+
+// RFC 7854 4.2.
+struct PerPeerHeader {
+  std::uint8_t peer_type = 0;  // 0 global, 1 RD, 2 local, 3 Loc-RIB; others as they came
+  std::uint8_t flags = 0;
+  std::uint64_t distinguisher = 0;
+  IpAddress address;  // V flag applied: IPv4 mapped into IPv6
+  std::uint32_t asn = 0;
+  std::uint32_t bgp_id = 0;
+  std::uint64_t timestamp_ns = 0;  // seconds and microseconds of the header, 0 if absent
+
+  [[nodiscard]] bool is_loc_rib() const { return peer_type == 3; }
+  // A flag (RFC 7854 4.2): AS_PATH is in the 2-byte format. Not defined for Loc-RIB (always 4-byte, RFC 9069 4.2).
+  [[nodiscard]] bool as2_format() const { return !is_loc_rib() && (flags & 0x20U) != 0; }
+  // V, L, A, O flags and the peer type tell the table (RFC 8671 4, RFC 9069 4.1).
+  [[nodiscard]] View view() const;
+};
+// `message` is a whole frame with its common header. False if it is too short or carries no per-peer header.
+bool parse_per_peer_header(Bytes message, PerPeerHeader& out);
+
+// Information TLVs (RFC 7854 4.4): iterates; `ok()` is false after the end if a TLV overran.
+struct Tlv {
+  std::uint16_t type = 0;
+  Bytes value;
+};
+class TlvReader {
+ public:
+  explicit TlvReader(Bytes bytes) : rest_(bytes) {}
+  bool next(Tlv& out);
+  [[nodiscard]] bool ok() const { return ok_; }
+
+ private:
+  Bytes rest_;
+  bool ok_ = true;
+};
+inline constexpr std::uint16_t kInitiationString = 0;
+inline constexpr std::uint16_t kInitiationSysDescr = 1;
+inline constexpr std::uint16_t kInitiationSysName = 2;
+
+// Body of Initiation and Termination: the TLVs behind the common header.
+Bytes information_tlvs(Bytes message);
+
+// What the capabilities of one OPEN say (RFC 5492), bounded.
+struct OpenInfo {
+  static constexpr std::size_t kMaxFamilies = 32;
+  bool valid = false;
+  std::uint32_t asn = 0;  // 4-byte AS capability applied (RFC 6793)
+  std::uint16_t hold_time = 0;
+  std::uint32_t bgp_id = 0;
+  bool four_byte_as = false;
+  bool extended_message = false;  // RFC 8654
+  bool enhanced_refresh = false;
+  std::uint32_t family_count = 0;    // multiprotocol (RFC 4760)
+  Family families[kMaxFamilies];
+  std::uint32_t addpath_count = 0;   // RFC 7911 4
+  struct AddPath {
+    Family family;
+    std::uint8_t send_receive = 0;  // 1 receive, 2 send, 3 both
+  } addpath[kMaxFamilies];
+
+  // 0 when the family is not listed.
+  [[nodiscard]] std::uint8_t addpath_mode(Family f) const;
+};
+// One BGP OPEN with its 19-byte header (RFC 4271 4.2; RFC 9072 extended optional parameters).
+OpenInfo parse_open(Bytes bgp_message);
+
+// RFC 7854 4.10.
+struct PeerUp {
+  IpAddress local_address;
+  std::uint16_t local_port = 0;
+  std::uint16_t remote_port = 0;
+  OpenInfo sent;      // by the monitored router
+  OpenInfo received;  // by the monitored router, from its peer
+  Bytes tlvs;         // what follows the OPENs (RFC 9069 table name, and what routers add)
+};
+// `error`: None, or BmpMalformedPeerUp when OPENs or lengths do not parse; fields up to there are valid.
+ErrorCode parse_peer_up(Bytes message, const PerPeerHeader& peer, PeerUp& out);
+
+// NLRI that the router receives from its peer carries path ids: it may receive and the peer may send (RFC 7911 4).
+bool addpath_negotiated_in(const PeerUp& up, Family family);
+// NLRI that the router sends to its peer carries path ids (Adj-RIB-Out, RFC 8671).
+bool addpath_negotiated_out(const PeerUp& up, Family family);
+
+// RFC 7854 4.9, RFC 9069 5.3 (reason 6).
+struct PeerDown {
+  std::uint8_t reason = 0;
+  Bytes data;  // NOTIFICATION (1, 3), FSM event code (2), TLVs (6), else empty
+};
+ErrorCode parse_peer_down(Bytes message, PeerDown& out);
+
+// Name for operators, "route monitoring" …; "unknown" otherwise.
+std::string_view bmp_type_name(std::uint8_t type);
+
+}  // namespace arancini::wire

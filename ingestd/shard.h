@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/types.h"
+#include "common/metrics/stats_file.h"
+#include "common/ring/ring_writer.h"
+
+// Everything of one shard between a whole BMP message and a ring record: routers, peers, tables, curation. One thread, no
+// I/O, no locks; time comes in. (decode -> curate -> encode, DESIGN 3)
+namespace arancini::ingestd {
+
+enum class SessionId : std::uint32_t {};
+
+class Shard {
+ public:
+  // All borrowed; they outlive the shard.
+  Shard(const Config& config, RingWriter& ring, StatsWriter& stats, Logger& log, const Clock& clock);
+  ~Shard();
+  Shard(const Shard&) = delete;
+  Shard& operator=(const Shard&) = delete;
+
+  // A session of the router at `source` begins. A router may have several at once.
+  SessionId open_session(const IpAddress& source, std::uint16_t port);
+
+  enum class Applied : std::uint8_t {
+    Done,    // the message is applied, all its records are appended
+    NoRoom,  // the ring is full: nothing, or a whole number of slices, was applied. Call again with the same message
+             // when there is room; the slices that are done are not done again
+  };
+  // One whole BMP message (wire::next_frame said Ready). Malformed content is counted and located, never fatal.
+  Applied apply(SessionId session, std::span<const std::byte> message);
+
+  // Counts a framing error or another reason for a session's end that the shard cannot see; kept in the router's row.
+  void session_error(SessionId session, ErrorCode code, std::string_view text);
+  // The connection is gone. Its peers' tables are kept for the grace time, then withdrawn.
+  void close_session(SessionId session);
+  void set_throttled(SessionId session, bool throttled);
+
+  struct Work {
+    bool more = false;                    // call again soon: sweeps are running
+    std::uint64_t next_deadline_ns = 0;   // boot time of the next timer, 0 if none
+  };
+  // Timers and a bounded slice of sweeps. Call once per loop.
+  Work do_work();
+
+  // Makes all appended records visible to the reader. Call once per loop, after apply() and do_work().
+  void publish() { ring_.publish(); }
+
+  struct Impl;
+
+ private:
+  RingWriter& ring_;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace arancini::ingestd
