@@ -96,7 +96,7 @@ constexpr RingPosition operator+(RingPosition p, std::uint64_t n) { return RingP
 enum class ShardId : std::uint32_t {};
 constexpr std::uint32_t raw(ShardId s) { return static_cast<std::uint32_t>(s); }
 
-// The shard that owns a router by its address. The reuseport program of the listener (ingestd/reuseport.h) computes
+// The shard that owns a router by its address. The reuseport program of the listener (common/base/reuseport.h) computes
 // the same function in the kernel; keep both in step (a test does).
 ShardId owner_of(const IpAddress& router, std::uint32_t shard_count);
 
