@@ -1,0 +1,278 @@
+#include "curated/child_processes.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+namespace arancini::curated {
+
+namespace {
+
+constexpr int kInheritedFd = 3;
+
+std::uint64_t to_ns(std::chrono::milliseconds t) {
+  return static_cast<std::uint64_t>(t.count()) * 1'000'000U;
+}
+
+void check_spawn(int rc, const char* what) {
+  if (rc != 0) throw std::system_error(rc, std::generic_category(), what);
+}
+
+// The systemd protocol is between systemd and this process; a child that believes it is meant would answer
+// for us.
+std::vector<char*> child_environment() {
+  std::vector<char*> out;
+  for (char** e = environ; *e != nullptr; ++e) {
+    const std::string_view v(*e);
+    const bool ours =
+        v.starts_with("NOTIFY_SOCKET=") || v.starts_with("WATCHDOG_") || v.starts_with("LISTEN_");
+    if (!ours) out.push_back(*e);
+  }
+  out.push_back(nullptr);
+  return out;
+}
+
+class SpawnSettings {
+ public:
+  explicit SpawnSettings(int inherit_fd) {
+    check_spawn(::posix_spawn_file_actions_init(&actions_), "posix_spawn_file_actions_init");
+    check_spawn(::posix_spawnattr_init(&attributes_), "posix_spawnattr_init");
+    check_spawn(::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0), "addopen");
+    // Our stdout carries the READY line and nothing else.
+    check_spawn(::posix_spawn_file_actions_adddup2(&actions_, 2, 1), "adddup2");
+    int first_closed = kInheritedFd;
+    if (inherit_fd >= 0) {
+      check_spawn(::posix_spawn_file_actions_adddup2(&actions_, inherit_fd, kInheritedFd), "adddup2");
+      ++first_closed;
+    }
+    check_spawn(::posix_spawn_file_actions_addclosefrom_np(&actions_, first_closed), "addclosefrom");
+    sigset_t none;
+    sigset_t all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    check_spawn(::posix_spawnattr_setsigmask(&attributes_, &none), "setsigmask");
+    check_spawn(::posix_spawnattr_setsigdefault(&attributes_, &all), "setsigdefault");
+    check_spawn(::posix_spawnattr_setflags(
+                    &attributes_, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID),
+                "setflags");
+  }
+  ~SpawnSettings() {
+    ::posix_spawnattr_destroy(&attributes_);
+    ::posix_spawn_file_actions_destroy(&actions_);
+  }
+  SpawnSettings(const SpawnSettings&) = delete;
+  SpawnSettings& operator=(const SpawnSettings&) = delete;
+
+  posix_spawn_file_actions_t actions_{};
+  posix_spawnattr_t attributes_{};
+};
+
+std::string describe_end(const siginfo_t& info) {
+  if (info.si_code == CLD_EXITED) return fmt::format("exited with status {}", info.si_status);
+  return fmt::format("killed by signal {} ({})", info.si_status, ::strsignal(info.si_status));
+}
+
+}  // namespace
+
+Fd open_pidfd(int pid) {
+  // The descriptor is close-on-exec. glibc 2.36 has a wrapper, its header clashes with <linux/*>.
+  return Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+}
+
+ChildProcesses::ChildProcesses(Logger& log, const Clock& clock, Options options)
+    : log_(log),
+      clock_(clock),
+      options_(options),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      random_(options.seed) {
+  if (!epoll_) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+}
+
+ChildProcesses::~ChildProcesses() = default;
+
+void ChildProcesses::add(ChildSpec spec) {
+  const std::lock_guard lock(mutex_);
+  Child child;
+  child.seen.name = spec.name;
+  child.seen.phase = ProcessPhase::Waiting;
+  child.due_ns = clock_.boottime_ns();
+  child.spec = std::move(spec);
+  children_.push_back(std::move(child));
+}
+
+void ChildProcesses::adopt(ChildSpec spec, int pid, Fd pidfd, std::uint64_t started_realtime_ns) {
+  const std::lock_guard lock(mutex_);
+  Child child;
+  child.seen.name = spec.name;
+  child.seen.phase = ProcessPhase::Up;
+  child.seen.pid = pid;
+  child.seen.started_realtime_ns = started_realtime_ns;
+  child.started_ns = clock_.boottime_ns();
+  child.pidfd = std::move(pidfd);
+  child.spec = std::move(spec);
+  children_.push_back(std::move(child));
+  watch(children_.size() - 1);
+  log_.info("{} is running already (pid {}): adopted", children_.back().spec.name, pid);
+}
+
+void ChildProcesses::watch(std::size_t index) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = index;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, children_[index].pidfd.get(), &event) != 0) {
+    throw std::system_error(errno, std::generic_category(), "epoll_ctl(pidfd)");
+  }
+}
+
+void ChildProcesses::start(std::size_t index) {
+  Child& child = children_[index];
+  std::vector<char*> argv;
+  for (std::string& a : child.spec.argv) argv.push_back(a.data());
+  argv.push_back(nullptr);
+  std::vector<char*> environment = child_environment();
+  const SpawnSettings settings(child.spec.inherit_fd);
+  pid_t pid = 0;
+  const int rc = ::posix_spawn(&pid, argv[0], &settings.actions_, &settings.attributes_, argv.data(),
+                               environment.data());
+  if (rc != 0) {
+    child.seen.detail = fmt::format("cannot start {}: {}", child.spec.argv[0], std::strerror(rc));
+    wait_before_restart(child);
+    return;
+  }
+  if (child.seen.started_realtime_ns != 0) ++child.seen.restarts;
+  child.seen.phase = ProcessPhase::Up;
+  child.seen.pid = pid;
+  child.seen.started_realtime_ns = clock_.realtime_ns();
+  child.started_ns = clock_.boottime_ns();
+  child.killed = false;
+  // Not reaped by anyone but us, so the pid cannot be re-used in between.
+  child.pidfd = open_pidfd(pid);
+  if (!child.pidfd) throw std::system_error(errno, std::generic_category(), "pidfd_open");
+  watch(index);
+  log_.info("{} started, pid {}", child.spec.name, pid);
+}
+
+void ChildProcesses::wait_before_restart(Child& child) {
+  const std::uint64_t now = clock_.boottime_ns();
+  if (child.started_ns != 0 && now - child.started_ns >= to_ns(options_.backoff_reset)) child.failures = 0;
+  const std::uint64_t low = to_ns(options_.backoff_min);
+  const std::uint64_t high = to_ns(options_.backoff_max);
+  const std::uint64_t nominal = std::min(high, low << std::min(child.failures, 20U));
+  // Up to a quarter more or less, so that shards that fell together do not rise together.
+  const double jitter = std::uniform_real_distribution<double>(0.75, 1.25)(random_);
+  const std::uint64_t pause =
+      std::clamp(static_cast<std::uint64_t>(static_cast<double>(nominal) * jitter), low, high);
+  ++child.failures;
+  child.started_ns = 0;
+  child.due_ns = now + pause;
+  child.seen.phase = ProcessPhase::Waiting;
+  child.seen.pid = 0;
+  log_.warn("{}: {}; starting it again in {} ms", child.spec.name, child.seen.detail, pause / 1'000'000U);
+}
+
+void ChildProcesses::ended(Child& child) {
+  siginfo_t info{};
+  const int rc =
+      ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(child.pidfd.get()), &info, WEXITED);
+  // One that we adopted is not our child: its status went to somebody else.
+  child.seen.detail = rc == 0 ? describe_end(info) : std::string("ended");
+  child.pidfd.reset();
+  if (stopping_) {
+    log_.info("{} stopped ({})", child.spec.name, child.seen.detail);
+    child.seen.phase = ProcessPhase::Stopped;
+    child.seen.pid = 0;
+    return;
+  }
+  wait_before_restart(child);
+}
+
+void ChildProcesses::kill_child(Child& child) {
+  if (child.killed) return;
+  child.killed = true;
+  log_.warn("{} (pid {}) did not stop on SIGTERM: killed", child.spec.name, child.seen.pid);
+  ::syscall(SYS_pidfd_send_signal, child.pidfd.get(), SIGKILL, nullptr, 0);
+}
+
+void ChildProcesses::advance_stop() {
+  std::uint32_t group = ~std::uint32_t{0};
+  for (Child& child : children_) {
+    if (!child.pidfd) {
+      child.seen.phase = ProcessPhase::Stopped;
+    } else {
+      group = std::min(group, child.spec.stop_group);
+    }
+  }
+  const std::uint64_t now = clock_.boottime_ns();
+  for (Child& child : children_) {
+    if (!child.pidfd || (child.spec.stop_group != group && !kill_now_)) continue;
+    if (child.seen.phase != ProcessPhase::Stopping) {
+      child.seen.phase = ProcessPhase::Stopping;
+      child.due_ns = now + to_ns(options_.term_wait);
+      ::syscall(SYS_pidfd_send_signal, child.pidfd.get(), SIGTERM, nullptr, 0);
+    }
+    if (kill_now_ || now >= child.due_ns) kill_child(child);
+  }
+}
+
+void ChildProcesses::do_work() {
+  const std::lock_guard lock(mutex_);
+  std::array<epoll_event, 64> events{};
+  int n = 0;
+  while ((n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0)) > 0) {
+    for (int i = 0; i < n; ++i) ended(children_[events[static_cast<std::size_t>(i)].data.u64]);
+  }
+  if (stopping_) {
+    advance_stop();
+    return;
+  }
+  const std::uint64_t now = clock_.boottime_ns();
+  for (std::size_t i = 0; i < children_.size(); ++i) {
+    if (children_[i].seen.phase == ProcessPhase::Waiting && children_[i].due_ns <= now) start(i);
+  }
+}
+
+std::uint64_t ChildProcesses::deadline_ns() const {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t next = 0;
+  for (const Child& child : children_) {
+    const bool timed = child.seen.phase == ProcessPhase::Waiting ||
+                       (child.seen.phase == ProcessPhase::Stopping && !child.killed);
+    if (timed && (next == 0 || child.due_ns < next)) next = child.due_ns;
+  }
+  return next;
+}
+
+void ChildProcesses::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) kill_now_ = true;
+    stopping_ = true;
+  }
+  do_work();
+}
+
+bool ChildProcesses::stopped() const {
+  const std::lock_guard lock(mutex_);
+  return stopping_ &&
+         std::all_of(children_.begin(), children_.end(), [](const Child& c) { return !c.pidfd; });
+}
+
+std::vector<ManagedProcess> ChildProcesses::processes() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<ManagedProcess> out;
+  out.reserve(children_.size());
+  for (const Child& child : children_) out.push_back(child.seen);
+  return out;
+}
+
+}  // namespace arancini::curated

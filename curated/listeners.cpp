@@ -1,0 +1,137 @@
+#include "curated/listeners.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "common/base/reuseport.h"
+#include "common/base/types.h"
+
+namespace arancini::curated {
+
+namespace {
+
+constexpr std::string_view kAskForListener = "listener?";
+
+// Empty if nobody listens at `address`. A bind without SO_REUSEPORT fails where any listener is.
+std::string foreign_listener(const SocketAddress& address) {
+  const bool v6 = address.host.find(':') != std::string::npos;
+  const Fd fd(::socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_storage storage{};
+  socklen_t size = sizeof(sockaddr_in);
+  if (v6) {
+    auto* a = reinterpret_cast<sockaddr_in6*>(&storage);
+    a->sin6_family = AF_INET6;
+    a->sin6_port = htons(address.port);
+    ::inet_pton(AF_INET6, address.host.c_str(), &a->sin6_addr);
+    size = sizeof *a;
+  } else {
+    auto* a = reinterpret_cast<sockaddr_in*>(&storage);
+    a->sin_family = AF_INET;
+    a->sin_port = htons(address.port);
+    ::inet_pton(AF_INET, address.host.c_str(), &a->sin_addr);
+  }
+  const int one = 1;
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), size) != 0) {
+    return fmt::format(
+        "BMP listener {}: {}{}", address.to_string(), std::strerror(errno),
+        errno == EADDRINUSE ? "; another collector runs there: stop it, or choose another bmp.listen" : "");
+  }
+  return "";
+}
+
+}  // namespace
+
+std::optional<SocketAddress> bound_address(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return std::nullopt;
+  char text[INET6_ADDRSTRLEN] = {};
+  if (storage.ss_family == AF_INET) {
+    const auto* a = reinterpret_cast<const sockaddr_in*>(&storage);
+    ::inet_ntop(AF_INET, &a->sin_addr, text, sizeof text);
+    return SocketAddress{text, ntohs(a->sin_port)};
+  }
+  if (storage.ss_family == AF_INET6) {
+    const auto* a = reinterpret_cast<const sockaddr_in6*>(&storage);
+    ::inet_ntop(AF_INET6, &a->sin6_addr, text, sizeof text);
+    return SocketAddress{text, ntohs(a->sin6_port)};
+  }
+  return std::nullopt;
+}
+
+Result<Listeners, std::string> open_listeners(const Config::Bmp& config, std::vector<Fd> inherited) {
+  Listeners out;
+  out.address = config.listen;
+  out.fds = std::move(inherited);
+  const auto first = std::find_if(out.fds.begin(), out.fds.end(), [](const Fd& fd) { return fd.valid(); });
+  if (first != out.fds.end()) {
+    const auto address = bound_address(first->get());
+    if (!address) return Err{std::string("an inherited BMP listener is not a bound TCP socket")};
+    out.address = *address;
+  } else if (config.listen.port != 0) {
+    if (std::string error = foreign_listener(config.listen); !error.empty()) return Err{std::move(error)};
+  }
+  for (Fd& fd : out.fds) {
+    if (fd) continue;
+    auto made = make_bmp_listener(out.address, config.backlog, config.rcvbuf_bytes);
+    if (!made) return Err{made.error()};
+    fd = std::move(made).value();
+    if (out.address.port == 0) out.address.port = bound_address(fd.get())->port;
+  }
+  if (!out.fds.empty() &&
+      !attach_owner_program(out.fds[0].get(), static_cast<std::uint32_t>(out.fds.size()))) {
+    out.steering_error = std::strerror(errno);
+  }
+  return out;
+}
+
+Fd fetch_listener(const std::string& handover_path, int timeout_ms) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (handover_path.size() >= sizeof address.sun_path) return {};
+  std::copy(handover_path.begin(), handover_path.end(), address.sun_path);
+  const Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const timeval wait{timeout_ms / 1000, timeout_ms % 1000 * 1000};
+  if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) != 0 ||
+      ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) != 0 ||
+      ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      ::send(fd.get(), kAskForListener.data(), kAskForListener.size(), MSG_NOSIGNAL) !=
+          static_cast<ssize_t>(kAskForListener.size())) {
+    return {};
+  }
+  char answer = 0;
+  iovec data{&answer, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  if (::recvmsg(fd.get(), &message, MSG_CMSG_CLOEXEC) != 1) return {};
+  Fd listener;
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int received = -1;
+    std::memcpy(&received, CMSG_DATA(header), sizeof received);
+    listener = Fd(received);
+  }
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (answer != 'L' || !listener ||
+      ::getsockopt(listener.get(), SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening == 0) {
+    return {};
+  }
+  return listener;
+}
+
+}  // namespace arancini::curated
