@@ -1,14 +1,17 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "common/base/error.h"
 #include "common/base/types.h"
+#include "common/wire/big_endian.h"
 #include "common/wire/bmp.h"
 
-// BGP UPDATE (RFC 4271 4.3, RFC 4760, RFC 7606): one pass over the lengths, no copy, no allocation. Values stay
-// in network order in their spans until somebody needs them.
+// BGP UPDATE (RFC 4271 4.3, RFC 4760, RFC 7606): one pass over the lengths, no copy, no allocation. Values
+// stay in network order in their spans until somebody needs them.
 namespace arancini::wire {
 
 // Path attribute types with a field of their own in Update.
@@ -32,7 +35,8 @@ enum class AttrType : std::uint8_t {
   OnlyToCustomer = 35,
 };
 
-// The path attributes of one UPDATE. A span is empty when the attribute is absent; `present` tells absent from empty.
+// The path attributes of one UPDATE. A span is empty when the attribute is absent; `present` tells absent
+// from empty.
 struct Attributes {
   std::uint64_t present = 0;  // bit N: type N (N < 64) was there and well-formed (discarded ones are cleared)
   Bytes origin, as_path, next_hop, med, local_pref, aggregator, communities, originator_id, cluster_list,
@@ -41,14 +45,24 @@ struct Attributes {
   // Attributes without a field of their own, in the order of the message; they lie in `all` but need not be
   // contiguous, so they are found by walking it again (other_attributes()).
   bool has_other = false;
-  // AS_PATH and AGGREGATOR are in the 2-byte format (decided by A flag and by what parses).
+  // AS_PATH is in the 2-byte format (decided by the A flag and by what parses). AGGREGATOR tells its own
+  // format by its length: 6 bytes with a 2-byte AS, 8 with a 4-byte one.
   bool as2 = false;
 
   [[nodiscard]] bool has(AttrType t) const { return ((present >> static_cast<unsigned>(t)) & 1U) != 0; }
 };
 
-// One whole attribute (flags, type, length, value) at the start of `rest`, which is advanced. False at the end or when
-// it overruns. For walking `Attributes::all`.
+// Walks an AS_PATH or AS4_PATH (RFC 4271 4.3, RFC 5065): segments of `as_bytes` (2 or 4) per AS.
+struct AsSegment {
+  std::uint8_t type = 0;  // 1 AS_SET, 2 AS_SEQUENCE, 3 AS_CONFED_SEQUENCE, 4 AS_CONFED_SET
+  Bytes asns;             // big-endian, as_bytes each
+};
+bool next_as_segment(Bytes& rest, unsigned as_bytes, AsSegment& out);
+// True if the path parses to its end in that width: types 1 to 4, no empty segment (RFC 7606 7.2).
+bool as_path_parses(Bytes path, unsigned as_bytes);
+
+// One whole attribute (flags, type, length, value) at the start of `rest`, which is advanced. False at the
+// end or when it overruns. For walking `Attributes::all`.
 struct RawAttribute {
   std::uint8_t flags = 0;
   std::uint8_t type = 0;
@@ -57,7 +71,11 @@ struct RawAttribute {
 };
 bool next_attribute(Bytes& rest, RawAttribute& out);
 // True if Update has a field for this type (then it is not part of rawAttributes).
-bool has_update_field(std::uint8_t type);
+constexpr bool has_update_field(std::uint8_t type) {
+  // 1 to 10, 14 to 18, 32, 35.
+  constexpr std::uint64_t kFields = 0x7feULL | 0x7c000ULL | (1ULL << 32) | (1ULL << 35);
+  return type < 64 && ((kFields >> type) & 1U) != 0;
+}
 
 struct MpNlri {
   Family family;
@@ -70,12 +88,12 @@ struct Update {
   enum class Disposition : std::uint8_t {
     Good,              // take it as it is
     AttributeDiscard,  // RFC 7606: some attribute was dropped; `error` says so, the rest is good
-    TreatAsWithdraw,   // RFC 7606: announced NLRI are to be withdrawn
-    Malformed,         // lengths do not fit: nothing can be known; skip the message
+    TreatAsWithdraw,   // RFC 7606: announced NLRI are to be withdrawn (both kinds; withdrawals stand)
+    Malformed,         // the NLRI cannot be located: nothing can be known; skip the message
   };
   Disposition disposition = Disposition::Good;
   ErrorCode error = ErrorCode::None;
-  std::uint32_t error_offset = 0;  // from the start of the BGP message
+  std::uint32_t error_offset = 0;  // of the worst error, from the start of the BGP message
 
   Bytes withdrawn;  // IPv4 unicast, RFC 4271
   Bytes announced;  // IPv4 unicast, RFC 4271
@@ -91,55 +109,105 @@ struct Update {
   bool as_width_mismatch = false;  // the A flag and the AS_PATH disagree, the path decided
 };
 
-// `bgp_message`: BGP header and body, exactly one message; bytes behind its own length are the caller's (BMP trailing
-// TLVs). `as2_flag`: the per-peer header's A flag.
+// `bgp_message`: BGP header and body, exactly one message; bytes behind its own length are the caller's (BMP
+// trailing TLVs). `as2_flag`: the per-peer header's A flag.
 Update parse_update(Bytes bgp_message, bool as2_flag);
 
-// The BGP PDU of a Route Monitoring message: behind the per-peer header, cut to the PDU's own length. Empty when
-// the marker or length is bad, with `error` set.
+// The BGP PDU of a Route Monitoring message: behind the per-peer header, cut to the PDU's own length. Empty
+// when the marker or length is bad, with `error` set.
 Bytes route_monitoring_pdu(Bytes bmp_message, ErrorCode& error);
 
-// Prefixes of a <length, prefix> family. Host bits beyond the length are cleared.
+// Prefixes of a <length, prefix> family (is_plain_prefix_family). Host bits beyond the length are cleared.
 class PrefixReader {
  public:
-  PrefixReader(Bytes nlri, Family family, bool path_ids);
+  PrefixReader(Bytes nlri, Family family, bool path_ids)
+      : begin_(nlri.data()),
+        at_(nlri.data()),
+        end_(nlri.data() + nlri.size()),
+        max_length_(family.afi == 1 ? 32 : 128),
+        path_ids_(path_ids) {}
+
   // False at the end or at the first bad prefix; ok() tells which.
-  bool next(Prefix& out);
+  bool next(Prefix& out) {
+    if (at_ == end_) [[unlikely]]
+      return false;
+    // The longest entry is read as a whole; near the end a zero-padded copy stands in for the bytes that are
+    // not there.
+    std::array<std::byte, kMaxEntryBytes> padded;
+    const std::byte* p = at_;
+    const auto left = static_cast<std::size_t>(end_ - at_);
+    if (left < kMaxEntryBytes) [[unlikely]] {
+      padded.fill(std::byte{0});
+      std::memcpy(padded.data(), at_, left);
+      p = padded.data();
+    }
+    std::size_t used = 1;
+    out.path_id = 0;
+    if (path_ids_) {
+      out.path_id = load_be32(p);
+      p += 4;
+      used += 4;
+    }
+    const auto length = static_cast<unsigned>(*p++);
+    used += (length + 7) / 8;
+    if (length > max_length_ || used > left) [[unlikely]] {
+      ok_ = false;
+      return false;
+    }
+    out.length = static_cast<std::uint8_t>(length);
+    if (max_length_ == 32) {
+      out.high = 0;
+      out.low = kV4MappedLow | (load_be32(p) & ~(0xffffffffULL >> length) & 0xffffffffULL);
+    } else {
+      out.high = load_be64(p) & mask64(length < 64 ? length : 64);
+      out.low = load_be64(p + 8) & mask64(length < 64 ? 0 : length - 64);
+    }
+    at_ += used;
+    return true;
+  }
   [[nodiscard]] bool ok() const { return ok_; }
-  [[nodiscard]] std::size_t offset() const { return offset_; }  // of the next prefix
+  // Of the next prefix, or of the bad one.
+  [[nodiscard]] std::size_t offset() const { return static_cast<std::size_t>(at_ - begin_); }
 
  private:
-  Bytes nlri_;
-  std::size_t offset_ = 0;
-  std::uint8_t max_length_;
-  bool v4_;
+  static constexpr std::size_t kMaxEntryBytes = 4 + 1 + 16;
+  // The first `bits` (0 to 64) bits set.
+  static constexpr std::uint64_t mask64(unsigned bits) { return bits == 0 ? 0 : ~0ULL << (64 - bits); }
+
+  const std::byte* begin_;
+  const std::byte* at_;
+  const std::byte* end_;
+  unsigned max_length_;
   bool path_ids_;
   bool ok_ = true;
 };
 // Number of prefixes, or -1 if it does not parse.
 std::int64_t count_prefixes(Bytes nlri, Family family, bool path_ids);
 
-// Decides per message whether NLRI carry path ids. Peer Up is not enough: FRR negotiates ADD-PATH and sends without, GoBGP
-// mixes both in one session (docs/decisions). One judge per (peer, view, family); `negotiated` from the OPENs.
+// Decides per message whether NLRI carry path ids. Peer Up is not enough: FRR negotiates ADD-PATH and sends
+// without, GoBGP mixes both in one session (docs/decisions/0004). One judge per (peer, view, family);
+// `negotiated` from the OPENs. Families that are not plain prefixes are not judged: as negotiated.
 class AddPathJudge {
  public:
   AddPathJudge() = default;
   explicit AddPathJudge(bool negotiated) : negotiated_(negotiated) {}
   struct Verdict {
     bool path_ids = false;
-    bool parses = false;      // false: neither way parses
-    bool mismatch = false;    // other than negotiated: count it and say it once
+    bool parses = false;    // false: neither way parses
+    bool mismatch = false;  // other than negotiated: count it and say it once
   };
   Verdict judge(Bytes nlri, Family family);
 
  private:
   bool negotiated_ = false;
-  bool learned_ = false;        // a message parsed one way only
-  bool learned_path_ids_ = false;
+  bool learned_ = false;           // some message left no doubt
+  bool learned_path_ids_ = false;  // what the last such message said
+  bool seen_large_ids_ = false;    // path ids of 2^24 and above were seen in such a message
 };
 
-// 16 bytes for Update.nextHop from a classic NEXT_HOP or an MP_REACH next hop: global address first (RFC 2545), an RD in
-// front is skipped (RFC 4364), RFC 8950 v6-for-v4 as it is; zeros when none or of an unknown length.
+// 16 bytes for Update.nextHop from a classic NEXT_HOP or an MP_REACH next hop: global address first (RFC
+// 2545; the link-local one if the global is ::), an RD in front is skipped (RFC 4364), RFC 8950 v6-for-v4 as
+// it is; zeros when none (length 0), RD only (8) or of an unknown length.
 IpAddress next_hop_address(Bytes next_hop);
 
 }  // namespace arancini::wire

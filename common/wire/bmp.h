@@ -8,8 +8,8 @@
 #include "common/base/error.h"
 #include "common/base/types.h"
 
-// BMP messages (RFC 7854, RFC 8671, RFC 9069): bytes in, values out. No I/O, no clock, no allocation. Spans in results
-// point into the input and live as long as it does.
+// BMP messages (RFC 7854, RFC 8671, RFC 9069): bytes in, values out. No I/O, no clock, no allocation. Spans
+// in results point into the input and live as long as it does.
 namespace arancini::wire {
 
 using Bytes = std::span<const std::byte>;
@@ -33,9 +33,11 @@ struct Frame {
   Status status = Status::NeedMore;
   ErrorCode error = ErrorCode::None;  // when Bad: the session cannot go on (no way to find the next message)
   std::uint8_t type = 0;              // raw, may be unknown; valid when Ready
-  std::uint32_t size_bytes = 0;       // whole message with common header; valid when Ready, and as soon as 6 bytes are there
+  std::uint32_t size_bytes =
+      0;  // whole message with common header; valid when Ready, and as soon as 6 bytes are there
 };
-// RFC 7854 4.1. Bad: version other than 3, length below what the type needs, length above `max_message_bytes`.
+// RFC 7854 4.1. Bad: version other than 3, length below the headers that the type needs, length above
+// `max_message_bytes`. The version is judged as soon as one byte is there.
 Frame next_frame(Bytes bytes, std::uint32_t max_message_bytes);
 
 // RFC 7854 4.2.
@@ -43,15 +45,19 @@ struct PerPeerHeader {
   std::uint8_t peer_type = 0;  // 0 global, 1 RD, 2 local, 3 Loc-RIB; others as they came
   std::uint8_t flags = 0;
   std::uint64_t distinguisher = 0;
-  IpAddress address;  // V flag applied: IPv4 mapped into IPv6
+  // IPv4 mapped into IPv6. The V flag says which it is, but bytes win where they contradict it: with V clear
+  // (or Loc-RIB, whose flag in that place is F) an address with anything in its first 12 bytes is taken as
+  // IPv6.
+  IpAddress address;
   std::uint32_t asn = 0;
   std::uint32_t bgp_id = 0;
   std::uint64_t timestamp_ns = 0;  // seconds and microseconds of the header, 0 if absent
 
   [[nodiscard]] bool is_loc_rib() const { return peer_type == 3; }
-  // A flag (RFC 7854 4.2): AS_PATH is in the 2-byte format. Not defined for Loc-RIB (always 4-byte, RFC 9069 4.2).
+  // A flag (RFC 7854 4.2): AS_PATH is in the 2-byte format. Not defined for Loc-RIB (always 4-byte, RFC
+  // 9069 4.2).
   [[nodiscard]] bool as2_format() const { return !is_loc_rib() && (flags & 0x20U) != 0; }
-  // V, L, A, O flags and the peer type tell the table (RFC 8671 4, RFC 9069 4.1).
+  // L and O flags and the peer type tell the table (RFC 8671 4, RFC 9069 4.1).
   [[nodiscard]] View view() const;
 };
 // `message` is a whole frame with its common header. False if it is too short or carries no per-peer header.
@@ -82,16 +88,17 @@ Bytes information_tlvs(Bytes message);
 // What the capabilities of one OPEN say (RFC 5492), bounded.
 struct OpenInfo {
   static constexpr std::size_t kMaxFamilies = 32;
-  bool valid = false;
+  bool valid = false;     // the fixed part is there
+  bool complete = false;  // and so are all capabilities; false when the OPEN is cut or its lengths contradict
   std::uint32_t asn = 0;  // 4-byte AS capability applied (RFC 6793)
   std::uint16_t hold_time = 0;
   std::uint32_t bgp_id = 0;
   bool four_byte_as = false;
   bool extended_message = false;  // RFC 8654
   bool enhanced_refresh = false;
-  std::uint32_t family_count = 0;    // multiprotocol (RFC 4760)
+  std::uint32_t family_count = 0;  // multiprotocol (RFC 4760)
   Family families[kMaxFamilies];
-  std::uint32_t addpath_count = 0;   // RFC 7911 4
+  std::uint32_t addpath_count = 0;  // RFC 7911 4
   struct AddPath {
     Family family;
     std::uint8_t send_receive = 0;  // 1 receive, 2 send, 3 both
@@ -100,7 +107,8 @@ struct OpenInfo {
   // 0 when the family is not listed.
   [[nodiscard]] std::uint8_t addpath_mode(Family f) const;
 };
-// One BGP OPEN with its 19-byte header (RFC 4271 4.2; RFC 9072 extended optional parameters).
+// One BGP OPEN with its 19-byte header (RFC 4271 4.2; RFC 9072 extended optional parameters). Takes what
+// parses: an OPEN that claims more than `bgp_message` holds is read to the end of the bytes.
 OpenInfo parse_open(Bytes bgp_message);
 
 // RFC 7854 4.10.
@@ -112,13 +120,20 @@ struct PeerUp {
   OpenInfo received;  // by the monitored router, from its peer
   Bytes tlvs;         // what follows the OPENs (RFC 9069 table name, and what routers add)
 };
-// `error`: None, or BmpMalformedPeerUp when OPENs or lengths do not parse; fields up to there are valid.
-ErrorCode parse_peer_up(Bytes message, const PerPeerHeader& peer, PeerUp& out);
+// None, or BmpMalformedPeerUp when OPENs or lengths do not parse; fields up to there are valid (GoBGP with
+// many families sends an OPEN that overruns the message). `error_offset` (from the start of the BMP message)
+// is set with an error.
+ErrorCode parse_peer_up(Bytes message, const PerPeerHeader& peer, PeerUp& out,
+                        std::uint32_t* error_offset = nullptr);
 
-// NLRI that the router receives from its peer carries path ids: it may receive and the peer may send (RFC 7911 4).
+// NLRI that the router receives from its peer carries path ids: it may receive and the peer may send (RFC
+// 7911 4).
 bool addpath_negotiated_in(const PeerUp& up, Family family);
 // NLRI that the router sends to its peer carries path ids (Adj-RIB-Out, RFC 8671).
 bool addpath_negotiated_out(const PeerUp& up, Family family);
+// The one that applies to the view. Loc-RIB (RFC 9069 5.2): the OPENs are made up by the router for BMP, so
+// any ADD-PATH capability for the family says that path ids are sent.
+bool addpath_negotiated(const PeerUp& up, View view, Family family);
 
 // RFC 7854 4.9, RFC 9069 5.3 (reason 6).
 struct PeerDown {
@@ -126,6 +141,14 @@ struct PeerDown {
   Bytes data;  // NOTIFICATION (1, 3), FSM event code (2), TLVs (6), else empty
 };
 ErrorCode parse_peer_down(Bytes message, PeerDown& out);
+
+// RFC 7854 4.8. Counters are 32- or 64-bit, or 64-bit per AFI/SAFI; unknown types are TLVs like others.
+// TLVs behind the count; `announced_count` is the number the router claims.
+Bytes statistics_tlvs(Bytes message, std::uint32_t& announced_count);
+// RFC 7854 4.7: TLVs behind the per-peer header; type 0 is a BGP message, type 1 an information code.
+Bytes mirroring_tlvs(Bytes message);
+inline constexpr std::uint16_t kMirrorBgpMessage = 0;
+inline constexpr std::uint16_t kMirrorInformation = 1;
 
 // Name for operators, "route monitoring" …; "unknown" otherwise.
 std::string_view bmp_type_name(std::uint8_t type);

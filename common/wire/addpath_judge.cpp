@@ -1,0 +1,74 @@
+#include "common/wire/bgp_update.h"
+#include "common/wire/big_endian.h"
+
+namespace arancini::wire {
+namespace {
+
+// What speaks against reading the NLRI one way.
+struct Reading {
+  bool parses = false;
+  bool large_ids = false;  // a path id of 2^24 or above: its first byte could be a prefix length
+  std::uint32_t cost = 0;
+};
+
+Reading read(Bytes nlri, Family family, bool path_ids) {
+  Reading r;
+  const unsigned max_length = family.afi == 1 ? 32 : 128;
+  std::uint32_t entries = 0;
+  std::uint32_t default_routes = 0;
+  std::uint32_t host_bits = 0;
+  const std::byte* p = nlri.data();
+  const std::byte* const end = p + nlri.size();
+  while (p != end) {
+    if (path_ids) {
+      if (end - p < 5) return r;
+      r.large_ids |= load_u8(p) != 0;
+      p += 4;
+    }
+    const unsigned length = load_u8(p);
+    const std::ptrdiff_t bytes = 1 + (length + 7) / 8;
+    if (length > max_length || bytes > end - p) return r;
+    p += bytes;
+    ++entries;
+    default_routes += length == 0;
+    host_bits += (length % 8) != 0 && (load_u8(p - 1) & (0xffU >> (length % 8))) != 0;
+  }
+  r.parses = true;
+  // Host bits are rare in real NLRI (only raw pre-policy feeds have them), so they weigh most. A small path
+  // id reads as default routes, of which a message has at most one per path, seldom with others.
+  r.cost = 4 * (host_bits < 64 ? host_bits : 64);
+  if (!path_ids && default_routes > 1) r.cost += 4;
+  if (!path_ids && default_routes == 1 && entries > 1) r.cost += 1;
+  return r;
+}
+
+}  // namespace
+
+AddPathJudge::Verdict AddPathJudge::judge(Bytes nlri, Family family) {
+  const auto verdict = [this](bool path_ids) { return Verdict{path_ids, true, path_ids != negotiated_}; };
+  if (nlri.empty() || !is_plain_prefix_family(family)) return Verdict{negotiated_, true, false};
+
+  const Reading without = read(nlri, family, false);
+  // The one way is certain, without looking at the other: ids below 2^24 would have cost something here.
+  if (without.parses && without.cost == 0 && !seen_large_ids_) {
+    learned_ = true;
+    learned_path_ids_ = false;
+    return verdict(false);
+  }
+  Reading with = read(nlri, family, true);
+  if (!without.parses && !with.parses)
+    return Verdict{learned_ ? learned_path_ids_ : negotiated_, false, false};
+  bool path_ids = with.parses;
+  if (without.parses && with.parses) {
+    // Large ids that were not seen before look like prefixes taken for ids.
+    if (with.large_ids && !seen_large_ids_) with.cost += 2;
+    if (with.cost == without.cost) return verdict(learned_ ? learned_path_ids_ : negotiated_);
+    path_ids = with.cost < without.cost;
+  }
+  learned_ = true;
+  learned_path_ids_ = path_ids;
+  if (path_ids && !without.parses) seen_large_ids_ |= with.large_ids;
+  return verdict(path_ids);
+}
+
+}  // namespace arancini::wire
