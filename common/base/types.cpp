@@ -33,9 +33,13 @@ std::optional<IpAddress> IpAddress::parse(std::string_view text) {
   return std::nullopt;
 }
 
-bool IpAddress::is_v4() const { return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin()); }
+bool IpAddress::is_v4() const {
+  return std::equal(kMappedPrefix.begin(), kMappedPrefix.end(), bytes.begin());
+}
 
-std::uint32_t IpAddress::v4() const { return load_be32(bytes.data() + 12); }
+std::uint32_t IpAddress::v4() const {
+  return load_be32(bytes.data() + 12);
+}
 
 std::string IpAddress::to_string() const {
   char text[INET6_ADDRSTRLEN] = {};
@@ -49,25 +53,38 @@ std::string IpAddress::to_string() const {
 
 std::string_view to_string(View view) {
   switch (view) {
-    case View::AdjInPre: return "adj-in-pre";
-    case View::AdjInPost: return "adj-in-post";
-    case View::AdjOutPre: return "adj-out-pre";
-    case View::AdjOutPost: return "adj-out-post";
-    case View::LocRib: return "loc-rib";
+    case View::AdjInPre:
+      return "adj-in-pre";
+    case View::AdjInPost:
+      return "adj-in-post";
+    case View::AdjOutPre:
+      return "adj-out-pre";
+    case View::AdjOutPost:
+      return "adj-out-post";
+    case View::LocRib:
+      return "loc-rib";
   }
   return "unknown";
 }
 
 std::string_view to_string(Reason reason) {
   switch (reason) {
-    case Reason::None: return "none";
-    case Reason::PeerDown: return "peerDown";
-    case Reason::SessionLost: return "sessionLost";
-    case Reason::ResyncMissing: return "resyncMissing";
-    case Reason::GraceExpired: return "graceExpired";
-    case Reason::Policy: return "policy";
-    case Reason::Operator: return "operator";
-    case Reason::Dump: return "dump";
+    case Reason::None:
+      return "none";
+    case Reason::PeerDown:
+      return "peerDown";
+    case Reason::SessionLost:
+      return "sessionLost";
+    case Reason::ResyncMissing:
+      return "resyncMissing";
+    case Reason::GraceExpired:
+      return "graceExpired";
+    case Reason::Policy:
+      return "policy";
+    case Reason::Operator:
+      return "operator";
+    case Reason::Dump:
+      return "dump";
   }
   return "unknown";
 }
@@ -119,6 +136,25 @@ ShardId owner_of(const IpAddress& router, std::uint32_t shard_count) {
     for (std::size_t i = 0; i < 16; i += 4) word ^= load_be32(router.bytes.data() + i);
   }
   return ShardId{((word * 0x9e3779b1U) >> 16) % shard_count};
+}
+
+std::string distinguisher_text(std::uint64_t distinguisher) {
+  const auto type = static_cast<std::uint16_t>(distinguisher >> 48);
+  const auto word = static_cast<std::uint32_t>(distinguisher >> 16);
+  const auto low = static_cast<std::uint16_t>(distinguisher);
+  switch (type) {
+    case 0:
+      return std::to_string((distinguisher >> 32) & 0xffffU) + ":" +
+             std::to_string(distinguisher & 0xffffffffU);
+    case 1:
+      return IpAddress::from_v4(word).to_string() + ":" + std::to_string(low);
+    case 2:
+      return std::to_string(word) + ":" + std::to_string(low);
+    default:
+      break;
+  }
+  // A type that nobody has defined: the parts as numbers, still reversible.
+  return std::to_string(type) + ":" + std::to_string(word) + ":" + std::to_string(low);
 }
 
 std::string subject_token(const IpAddress& router) {

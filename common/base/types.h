@@ -7,10 +7,12 @@
 #include <string>
 #include <string_view>
 
-// Identifiers and values that every part of Arancini speaks about. No bare integer crosses a header as one of these.
+// Identifiers and values that every part of Arancini speaks about. No bare integer crosses a header as one of
+// these.
 namespace arancini {
 
-// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is mapped into IPv6 (::ffff:a.b.c.d, RFC 4291 2.5.5.2).
+// An IPv4 or IPv6 address as 16 bytes in network order; IPv4 is mapped into IPv6 (::ffff:a.b.c.d, RFC
+// 4291 2.5.5.2).
 struct IpAddress {
   std::array<std::uint8_t, 16> bytes{};
 
@@ -44,7 +46,8 @@ constexpr bool is_plain_prefix_family(Family f) {
   return (f.afi == 1 || f.afi == 2) && (f.safi == 1 || f.safi == 2);
 }
 
-// Which table of the router a route belongs to (RFC 7854, RFC 8671, RFC 9069). Values are wire values of update.capnp.
+// Which table of the router a route belongs to (RFC 7854, RFC 8671, RFC 9069). Values are wire values of
+// update.capnp.
 enum class View : std::uint8_t { AdjInPre = 0, AdjInPost = 1, AdjOutPre = 2, AdjOutPost = 3, LocRib = 4 };
 inline constexpr std::size_t kViewCount = 5;
 // "adj-in-pre", "adj-in-post", "adj-out-pre", "adj-out-post", "loc-rib".
@@ -63,8 +66,9 @@ enum class Reason : std::uint16_t {
 };
 std::string_view to_string(Reason reason);
 
-// A prefix of an <length, prefix> family. `high`/`low` are the 16 address bytes (IPv4 mapped into IPv6) as two
-// big-endian numbers; bits beyond `length` are zero. `length` counts from the start of the IPv4 or IPv6 address.
+// A prefix of an <length, prefix> family. `high`/`low` are the 16 address bytes (IPv4 mapped into IPv6) as
+// two big-endian numbers; bits beyond `length` are zero. `length` counts from the start of the IPv4 or IPv6
+// address.
 struct Prefix {
   std::uint64_t high = 0;
   std::uint64_t low = 0;
@@ -85,20 +89,34 @@ struct WriterId {
 
 // Dense number of an update within its writer; the first is 1, so 0 can mean "none".
 enum class Sequence : std::uint64_t {};
-constexpr std::uint64_t raw(Sequence s) { return static_cast<std::uint64_t>(s); }
-constexpr Sequence operator+(Sequence s, std::uint64_t n) { return Sequence{raw(s) + n}; }
+constexpr std::uint64_t raw(Sequence s) {
+  return static_cast<std::uint64_t>(s);
+}
+constexpr Sequence operator+(Sequence s, std::uint64_t n) {
+  return Sequence{raw(s) + n};
+}
 
 // Byte position in a ring: counts from the ring's creation, never wraps.
 enum class RingPosition : std::uint64_t {};
-constexpr std::uint64_t raw(RingPosition p) { return static_cast<std::uint64_t>(p); }
-constexpr RingPosition operator+(RingPosition p, std::uint64_t n) { return RingPosition{raw(p) + n}; }
+constexpr std::uint64_t raw(RingPosition p) {
+  return static_cast<std::uint64_t>(p);
+}
+constexpr RingPosition operator+(RingPosition p, std::uint64_t n) {
+  return RingPosition{raw(p) + n};
+}
 
 enum class ShardId : std::uint32_t {};
-constexpr std::uint32_t raw(ShardId s) { return static_cast<std::uint32_t>(s); }
+constexpr std::uint32_t raw(ShardId s) {
+  return static_cast<std::uint32_t>(s);
+}
 
-// The shard that owns a router by its address. The reuseport program of the listener (common/base/reuseport.h) computes
-// the same function in the kernel; keep both in step (a test does).
+// The shard that owns a router by its address. The reuseport program of the listener
+// (common/base/reuseport.h) computes the same function in the kernel; keep both in step (a test does).
 ShardId owner_of(const IpAddress& router, std::uint32_t shard_count);
+
+// A route or peer distinguisher as operators write it (RFC 4364 4.2): "65000:7", "192.0.2.1:7"; "0:0" for
+// none.
+std::string distinguisher_text(std::uint64_t distinguisher);
 
 // `<router>` of a subject: "v4_192_0_2_1", "v6_2001_db8_0_0_0_0_0_1" (DESIGN 4.2).
 std::string subject_token(const IpAddress& router);

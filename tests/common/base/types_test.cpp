@@ -5,7 +5,9 @@
 namespace arancini {
 namespace {
 
-IpAddress ip(const char* text) { return IpAddress::parse(text).value(); }
+IpAddress ip(const char* text) {
+  return IpAddress::parse(text).value();
+}
 
 TEST(IpAddress, MapsIpv4IntoIpv6) {
   EXPECT_EQ(ip("192.0.2.1"), IpAddress::from_v4(0xc0000201));
@@ -39,6 +41,14 @@ TEST(WriterId, RoundTripsAsHex) {
   EXPECT_EQ(WriterId::from_hex(id.to_hex()), id);
   EXPECT_FALSE(WriterId::from_hex("00").has_value());
   EXPECT_FALSE(WriterId::from_hex(std::string(32, 'g')).has_value());
+}
+
+TEST(Distinguisher, IsWrittenByItsType) {
+  EXPECT_EQ(distinguisher_text(0), "0:0");
+  EXPECT_EQ(distinguisher_text(0x0000'fde8'0000'0007U), "65000:7");
+  EXPECT_EQ(distinguisher_text(0x0001'c000'0201'0007U), "192.0.2.1:7");
+  EXPECT_EQ(distinguisher_text(0x0002'0001'0000'0007U), "65536:7");
+  EXPECT_EQ(distinguisher_text(0x0009'0000'0001'0007U), "9:1:7");
 }
 
 }  // namespace
