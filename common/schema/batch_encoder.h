@@ -9,40 +9,42 @@
 #include "common/wire/bgp_update.h"
 #include "shm-layout/record.h"
 
-// Writes UpdateBatch messages word by word into ring memory, byte for byte what libcapnp would write (a test proves it over
-// random messages). No allocation, no libcapnp on this path.
+// Writes UpdateBatch messages word by word into ring memory, byte for byte what libcapnp would write (a test
+// proves it over random messages). No allocation, no libcapnp on this path.
 namespace arancini::schema {
 
 // What all routes of a batch have in common, beside the path attributes.
 struct BatchMeta {
   std::uint64_t received_realtime_ns = 0;
   std::uint64_t bmp_timestamp_ns = 0;
-  IpAddress router_address;
+  IpAddress router_address{};
   std::uint16_t router_port = 0;
-  std::string_view router_name;  // configured; empty: none
-  IpAddress peer_address;
+  std::string_view router_name{};  // configured; empty: none
+  IpAddress peer_address{};
   std::uint32_t peer_bgp_id = 0;
   std::uint32_t peer_asn = 0;
   std::uint8_t peer_type = 0;
   std::uint64_t peer_distinguisher = 0;
-  View view = View::AdjInPre;
+  arancini::View view = arancini::View::AdjInPre;
   Family family = kIpv4Unicast;
   bool via_mp = false;  // came in MP_REACH/MP_UNREACH: the mp* fields are set
   bool announced = false;
   bool synthetic = false;
-  Reason reason = Reason::None;
-  WriterId writer;
+  arancini::Reason reason = arancini::Reason::None;
+  WriterId writer{};
   std::uint32_t router_id = 0;  // row in the stats page, for the record header
 };
 
 // The attributes of an announcement; nullptr for withdrawals.
 struct BatchAttributes {
   const wire::Attributes* attributes = nullptr;
-  IpAddress next_hop;  // of MP_REACH or NEXT_HOP; zeros when none
+  IpAddress next_hop{};  // of MP_REACH or NEXT_HOP; zeros when none
 };
 
-// Upper bound of the record (RecordHeader included) for that many routes. Claim this much, append what finish() says.
-std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& attributes, std::uint32_t routes);
+// Upper bound of the record (RecordHeader included) for that many routes. Claim this much, append what
+// finish() says.
+std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& attributes,
+                               std::uint32_t routes);
 
 // One batch: construct on claimed bytes, add() routes, finish(). At most `max_routes` routes.
 class BatchEncoder {
@@ -51,7 +53,8 @@ class BatchEncoder {
                Sequence first_sequence, std::uint32_t max_routes);
   void add(const Prefix& route);
   [[nodiscard]] std::uint32_t count() const { return count_; }
-  // The header to append; its bytes and the payload are complete in the claimed memory. Call once, with count() > 0.
+  // The header to append; its bytes and the payload are complete in the claimed memory. Call once, with
+  // count() > 0.
   [[nodiscard]] shm::RecordHeader finish();
 
  private:

@@ -7,14 +7,15 @@
 #include "common/base/types.h"
 #include "shm-layout/record.h"
 
-// From a ring record to what is published. Contents are untrusted: open() checks every bound that write() relies on.
+// From a ring record to what is published. Contents are untrusted: open() checks every bound that write()
+// relies on.
 namespace arancini::schema {
 
 class BatchExpander {
  public:
-  // `payload` of a record with its header. False if it is not a well-formed UpdateBatch of `header.count` routes.
-  // Everything below is valid only while `payload` is.
-  [[nodiscard]] bool open(const shm::RecordHeader& header, std::span<const std::byte> payload);
+  // `payload` of a record with its header. False if it is not exactly the layout of layout.h with `count`
+  // routes. Everything below is valid only while `payload` is.
+  [[nodiscard]] bool open(const shm::RecordHeader& untrusted, std::span<const std::byte> payload);
 
   [[nodiscard]] std::uint32_t count() const { return count_; }
   [[nodiscard]] Sequence first_sequence() const { return first_sequence_; }

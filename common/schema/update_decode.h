@@ -1,5 +1,7 @@
 #pragma once
 
+// `arancini::View` and `arancini::Reason` are spelt out: the generated classes bring a View and a Reason of
+// their own.
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -21,13 +23,13 @@ struct DecodedUpdate {
   std::uint32_t peer_bgp_id = 0, peer_asn = 0;
   std::uint8_t peer_type = 0;
   std::uint64_t peer_distinguisher = 0;
-  View view = View::AdjInPre;
+  arancini::View view = arancini::View::AdjInPre;
   Family family;
   IpAddress prefix_address;
   std::uint8_t prefix_length = 0;
   std::uint32_t path_id = 0;
   bool announced = false, synthetic = false, is_post_policy = false, is_adj_rib_out = false;
-  Reason reason = Reason::None;
+  arancini::Reason reason = arancini::Reason::None;
   std::uint64_t sequence = 0;
   WriterId writer;
   std::string router_id;
@@ -61,7 +63,8 @@ struct DecodedUpdate {
 enum class PayloadFormat : std::uint8_t { UpdateV1, UpdateV1Concat, BatchV2 };
 std::optional<PayloadFormat> payload_format(std::string_view header_value);  // Arancini-Format
 
-// Calls `each` for every update of a message, in order. Nullopt when all was read, else what is wrong and at which byte.
+// Calls `each` for every update of a message, in order. Nullopt when all was read, else what is wrong and at
+// which byte.
 std::optional<std::string> decode_payload(PayloadFormat format, std::span<const std::byte> payload,
                                           const std::function<void(const DecodedUpdate&)>& each);
 

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "common/schema/batch_encoder.h"
+
+// The same messages through libcapnp's builders, straight from the documents: the reference for the
+// hand-written words. Objects are allocated in the order of common/schema/layout.h.
+namespace arancini::schema::test {
+
+// Framed UpdateBatch.
+std::vector<std::byte> reference_batch(const BatchMeta& meta, const BatchAttributes& attributes,
+                                       const std::vector<Prefix>& routes, Sequence first_sequence);
+// Framed Update of one route.
+std::vector<std::byte> reference_update(const BatchMeta& meta, const BatchAttributes& attributes,
+                                        const Prefix& route, Sequence sequence);
+
+}  // namespace arancini::schema::test
