@@ -6,20 +6,21 @@
 #include <type_traits>
 
 #include "shm-layout/abi.h"
+#include "shm-layout/record.h"
 
 // The head of a ring file: one writer (ingestd), one reader (publishd), variable-length records (record.h).
 //
-// Positions are byte counts since the ring was made. They are 64 bits wide, only grow and never wrap; the byte at
-// position P lies at `data_offset_bytes + P % capacity_bytes`. [head, tail) holds committed records that nobody has
-// made durable yet. Whatever the writer put beyond `tail` does not exist for the reader: a half-written record needs
-// no repair.
+// Positions are byte counts since the ring was made. They are 64 bits wide, only grow and never wrap; the
+// byte at position P lies at `data_offset_bytes + P % capacity_bytes`. [head, tail) holds committed records
+// that nobody has made durable yet. Whatever the writer put beyond `tail` does not exist for the reader: a
+// half-written record needs no repair.
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kRingMagic = 0x474e495249434e41ULL;  // "ANCIRING" in memory order
 inline constexpr std::uint32_t kRingAbiVersion = 1;
 
-// Written once by the creator, before the file gets its name. `abi_version` is stored last (release); an attaching
-// process loads it first (acquire).
+// Written once by the creator, before the file gets its name. `abi_version` is stored last (release); an
+// attaching process loads it first (acquire).
 struct alignas(kLineBytes) RingIdentity {
   std::uint64_t magic;
   std::atomic<std::uint32_t> abi_version;
@@ -32,12 +33,16 @@ struct alignas(kLineBytes) RingIdentity {
   std::uint8_t reserved[64];
 };
 
-// A committed position with the sequence of the next update to be written there. Two slots take turns, so that one
-// of them always belongs to the `tail` that is in force, whenever the writer dies.
+// A committed position with the sequence of the next update to be written there. Two slots take turns, so
+// that one of them always belongs to the `tail` that is in force, whenever the writer dies.
+//
+// The writer fills the slot that is not in force, then stores `tail` (release). The slot in force is the one
+// whose `position` equals `tail`; since positions only grow, a half-written slot never matches.
 struct CommitSlot {
   std::atomic<std::uint64_t> position;
   std::atomic<std::uint64_t> next_sequence;
 };
+inline constexpr std::uint64_t kNoPosition = ~std::uint64_t{0};  // a slot that was never written
 
 // Written by the writer only.
 struct alignas(kLineBytes) RingWriterLine {
@@ -47,13 +52,13 @@ struct alignas(kLineBytes) RingWriterLine {
   std::uint8_t reserved[80];
 };
 
-// Written by the reader only. Order of stores: `head`, then `floor_stream_sequence` (both release), so that a floor
-// that survives a crash is never too high.
+// Written by the reader only. Order of stores: `head`, then `floor_stream_sequence` (both release), so that a
+// floor that survives a crash is never too high.
 struct alignas(kLineBytes) RingReaderLine {
   std::atomic<std::uint64_t> head;   // release by reader, acquire by writer: everything below is durable
   std::atomic<std::uint64_t> epoch;  // + 1 at each attach of a reader
-  // Every record of this ring that is in the stream at or below this stream sequence lies below `head`; so only what
-  // the stream holds above it must be looked at after a crash. kNoFloor until first set.
+  // Every record of this ring that is in the stream at or below this stream sequence lies below `head`; so
+  // only what the stream holds above it must be looked at after a crash. kNoFloor until first set.
   std::atomic<std::uint64_t> floor_stream_sequence;
   std::atomic<std::uint64_t> floor_stream_created_ns;  // creation time of the stream that the floor is about
   std::uint8_t reserved[96];
@@ -68,8 +73,9 @@ struct alignas(kLineBytes) RingHeartbeat {
   std::uint8_t reserved[116];
 };
 
-// How an idle reader is woken without a system call per record: the reader sets `waiting`, looks at `tail` once more
-// and sleeps on `futex`; a writer that finds `waiting` set after its release clears it, bumps `futex` and wakes.
+// How an idle reader is woken without a system call per record: the reader sets `waiting`, looks at `tail`
+// once more and sleeps on `futex`; a writer that finds `waiting` set after its release clears it, bumps
+// `futex` and wakes.
 struct alignas(kLineBytes) RingDoorbell {
   std::atomic<std::uint32_t> waiting;
   std::atomic<std::uint32_t> futex;
@@ -108,12 +114,51 @@ static_assert(offsetof(RingHeader, writer_heartbeat) == 384 && offsetof(RingHead
 static_assert(offsetof(RingHeader, reader_doorbell) == 640);
 static_assert(sizeof(RingHeader) == 768 && sizeof(RingHeader) <= kRingDataOffsetBytes);
 
+// Every offset of the header and of the records behind it; a process with another layout refuses the file.
 inline constexpr std::uint64_t kRingLayoutHash = [] {
   std::uint64_t h = kLayoutSeed;
-  for (const std::uint64_t v :
-       {std::uint64_t{kRingAbiVersion}, std::uint64_t{sizeof(RingHeader)}, std::uint64_t{offsetof(RingHeader, writer)},
-        std::uint64_t{offsetof(RingHeader, reader)}, std::uint64_t{offsetof(RingHeader, reader_doorbell)},
-        kRingDataOffsetBytes}) {
+  for (const std::size_t v : {std::size_t{kRingAbiVersion},
+                              sizeof(RingHeader),
+                              std::size_t{kRingDataOffsetBytes},
+                              offsetof(RingIdentity, magic),
+                              offsetof(RingIdentity, abi_version),
+                              offsetof(RingIdentity, shard),
+                              offsetof(RingIdentity, layout_hash),
+                              offsetof(RingIdentity, capacity_bytes),
+                              offsetof(RingIdentity, data_offset_bytes),
+                              offsetof(RingIdentity, created_realtime_ns),
+                              offsetof(RingIdentity, writer_id),
+                              offsetof(RingHeader, writer),
+                              offsetof(RingWriterLine, tail),
+                              offsetof(RingWriterLine, epoch),
+                              offsetof(RingWriterLine, commit),
+                              sizeof(CommitSlot),
+                              offsetof(CommitSlot, next_sequence),
+                              offsetof(RingHeader, reader),
+                              offsetof(RingReaderLine, head),
+                              offsetof(RingReaderLine, epoch),
+                              offsetof(RingReaderLine, floor_stream_sequence),
+                              offsetof(RingReaderLine, floor_stream_created_ns),
+                              offsetof(RingHeader, writer_heartbeat),
+                              offsetof(RingHeader, reader_heartbeat),
+                              offsetof(RingHeartbeat, boottime_ns),
+                              offsetof(RingHeartbeat, pid),
+                              offsetof(RingHeader, reader_doorbell),
+                              offsetof(RingDoorbell, waiting),
+                              offsetof(RingDoorbell, futex),
+                              sizeof(RecordHeader),
+                              offsetof(RecordHeader, kind),
+                              offsetof(RecordHeader, format),
+                              offsetof(RecordHeader, flags),
+                              offsetof(RecordHeader, first_sequence),
+                              offsetof(RecordHeader, count),
+                              offsetof(RecordHeader, payload_bytes),
+                              offsetof(RecordHeader, received_realtime_ns),
+                              offsetof(RecordHeader, template_offset_bytes),
+                              offsetof(RecordHeader, template_bytes),
+                              offsetof(RecordHeader, router_id),
+                              offsetof(RecordHeader, subject_key),
+                              std::size_t{kRecordAlignBytes}}) {
     h = fold_layout(h, v);
   }
   return h;

@@ -7,8 +7,9 @@
 
 #include "shm-layout/abi.h"
 
-// A daemon's window for curated: counters, gauges and the state of its routers and peers. One writer (the daemon's hot
-// thread), plain relaxed stores; readers never make it wait. The meaning of `values[i]` is in common/metrics/metric_list.h.
+// A daemon's window for curated: counters, gauges and the state of its routers and peers. One writer (the
+// daemon's hot thread), plain relaxed stores; readers never make it wait. The meaning of `values[i]` is in
+// common/metrics/metric_list.h.
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kStatsMagic = 0x5354415449434e41ULL;  // "ANCITATS" in memory order
@@ -17,7 +18,13 @@ inline constexpr std::uint32_t kStatsAbiVersion = 1;
 enum class ProcessKind : std::uint32_t { Ingestd = 1, Publishd = 2, Curated = 3 };
 
 // What the process says of itself; dead or stuck is judged from outside (lock, heartbeat).
-enum class ProcessState : std::uint32_t { Starting = 0, Running = 1, Draining = 2, Degraded = 3, Stopped = 4 };
+enum class ProcessState : std::uint32_t {
+  Starting = 0,
+  Running = 1,
+  Draining = 2,
+  Degraded = 3,
+  Stopped = 4
+};
 
 inline constexpr std::size_t kStatsValues = 256;
 inline constexpr std::size_t kStatsTextBytes = 128;
@@ -39,7 +46,8 @@ struct alignas(kLineBytes) StatsHeader {
   std::uint8_t reserved1[24];
 };
 
-// A row is valid when `guard` is even and the same before and after it was copied (seqlock); `in_use` 0 means free.
+// A row is valid when `guard` is even and the same before and after it was copied (seqlock); `in_use` 0 means
+// free.
 struct alignas(kLineBytes) RouterRow {
   std::atomic<std::uint32_t> guard;
   std::uint32_t in_use;
@@ -56,11 +64,11 @@ struct alignas(kLineBytes) RouterRow {
   std::uint64_t malformed;
   std::uint64_t updates_published;  // written to the ring
   std::uint64_t updates_suppressed;
-  std::uint64_t routes;      // told and not withdrawn
-  std::uint32_t throttled;   // 1 while the session waits for room in the ring
+  std::uint64_t routes;     // told and not withdrawn
+  std::uint32_t throttled;  // 1 while the session waits for room in the ring
   std::uint32_t reserved0;
   std::uint8_t reserved1[16];
-  char sys_name[kStatsTextBytes];   // from Initiation, UTF-8, cut, zero-terminated
+  char sys_name[kStatsTextBytes];  // from Initiation, UTF-8, cut, zero-terminated
   char sys_descr[kStatsTextBytes];
   char last_error_text[kStatsTextBytes];
 };
@@ -108,8 +116,57 @@ static_assert(sizeof(PeerRow) == 128 && offsetof(PeerRow, changed_realtime_ns) =
 
 inline constexpr std::uint64_t kStatsLayoutHash = [] {
   std::uint64_t h = kLayoutSeed;
-  for (const std::uint64_t v : {std::uint64_t{kStatsAbiVersion}, std::uint64_t{sizeof(StatsPage)},
-                                std::uint64_t{sizeof(RouterRow)}, std::uint64_t{sizeof(PeerRow)}}) {
+  for (const std::size_t v : {std::size_t{kStatsAbiVersion},
+                              sizeof(StatsPage),
+                              offsetof(StatsPage, values),
+                              sizeof(RouterRow),
+                              sizeof(PeerRow),
+                              offsetof(StatsHeader, abi_version),
+                              offsetof(StatsHeader, process_kind),
+                              offsetof(StatsHeader, layout_hash),
+                              offsetof(StatsHeader, shard),
+                              offsetof(StatsHeader, pid),
+                              offsetof(StatsHeader, started_realtime_ns),
+                              offsetof(StatsHeader, heartbeat_boottime_ns),
+                              offsetof(StatsHeader, state),
+                              offsetof(StatsHeader, router_capacity),
+                              offsetof(StatsHeader, peer_capacity),
+                              offsetof(StatsHeader, version),
+                              offsetof(RouterRow, in_use),
+                              offsetof(RouterRow, address),
+                              offsetof(RouterRow, port),
+                              offsetof(RouterRow, sessions),
+                              offsetof(RouterRow, state),
+                              offsetof(RouterRow, peers_up),
+                              offsetof(RouterRow, last_error),
+                              offsetof(RouterRow, connected_realtime_ns),
+                              offsetof(RouterRow, last_message_realtime_ns),
+                              offsetof(RouterRow, messages),
+                              offsetof(RouterRow, bytes),
+                              offsetof(RouterRow, malformed),
+                              offsetof(RouterRow, updates_published),
+                              offsetof(RouterRow, updates_suppressed),
+                              offsetof(RouterRow, routes),
+                              offsetof(RouterRow, throttled),
+                              offsetof(RouterRow, sys_name),
+                              offsetof(RouterRow, sys_descr),
+                              offsetof(RouterRow, last_error_text),
+                              offsetof(PeerRow, in_use),
+                              offsetof(PeerRow, router),
+                              offsetof(PeerRow, peer_type),
+                              offsetof(PeerRow, view),
+                              offsetof(PeerRow, state),
+                              offsetof(PeerRow, address),
+                              offsetof(PeerRow, distinguisher),
+                              offsetof(PeerRow, asn),
+                              offsetof(PeerRow, bgp_id),
+                              offsetof(PeerRow, changed_realtime_ns),
+                              offsetof(PeerRow, routes),
+                              offsetof(PeerRow, updates_published),
+                              offsetof(PeerRow, updates_suppressed),
+                              offsetof(PeerRow, updates_malformed),
+                              offsetof(PeerRow, synthetic_withdraws),
+                              offsetof(PeerRow, down_reason)}) {
     h = fold_layout(h, v);
   }
   return h;

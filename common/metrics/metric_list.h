@@ -5,8 +5,8 @@
 #include <span>
 #include <string_view>
 
-// The list of metrics: what `values[i]` of a stats page means, and the name under which curated exports it. A contract:
-// docs/metrics.md is checked against it by a test. Add at the end of a group's enum, never re-use.
+// The list of metrics: what `values[i]` of a stats page means, and the name under which curated exports it. A
+// contract: docs/metrics.md is checked against it by a test. Add at the end of a group's enum, never re-use.
 namespace arancini {
 
 enum class MetricType : std::uint8_t { Counter, Gauge };
@@ -15,7 +15,7 @@ struct MetricInfo {
   std::size_t index;      // in StatsPage::values
   std::string_view name;  // "arancini_…", unit and _total by Prometheus convention
   MetricType type;
-  double scale;           // exported value = stored value * scale (e.g. ns to seconds: 1e-9)
+  double scale;  // exported value = stored value * scale (e.g. ns to seconds: 1e-9)
   std::string_view help;
 };
 
@@ -25,7 +25,7 @@ enum class IngestMetric : std::size_t {
   SessionsClosed,
   SessionsHandedOver,
   SessionsRefused,
-  SessionsThrottled,       // now waiting for room in the ring
+  SessionsThrottled,  // now waiting for room in the ring
   BytesReceived,
   MessagesRouteMonitoring,
   MessagesStatistics,
@@ -36,15 +36,15 @@ enum class IngestMetric : std::size_t {
   MessagesRouteMirroring,
   MessagesUnknown,
   MessagesMalformed,
-  AttributesDiscarded,     // RFC 7606
-  TreatedAsWithdraw,       // RFC 7606, UPDATEs
+  AttributesDiscarded,  // RFC 7606
+  TreatedAsWithdraw,    // RFC 7606, UPDATEs
   AddPathMismatch,
   AsWidthMismatch,
-  UnsupportedFamily,       // NLRI fields skipped
+  UnsupportedFamily,  // NLRI fields skipped
   EndOfRib,
-  UpdatesAnnounced,        // written to the ring
+  UpdatesAnnounced,  // written to the ring
   UpdatesWithdrawn,
-  UpdatesSynthetic,        // withdraws made by the collector (also in UpdatesWithdrawn)
+  UpdatesSynthetic,  // withdraws made by the collector (also in UpdatesWithdrawn)
   UpdatesSuppressedDuplicate,
   UpdatesSuppressedUnknown,  // withdraws of what was not told
   Routes,
@@ -68,16 +68,16 @@ enum class PublishMetric : std::size_t {
   UpdatesAcked,
   PublishErrors,
   AckTimeouts,
-  Recoveries,              // times the stream's tail was read again
-  UpdatesAlreadyStored,    // skipped after a recovery because the stream had them
+  Recoveries,            // times the stream's tail was read again
+  UpdatesAlreadyStored,  // skipped after a recovery because the stream had them
   MessagesInFlight,
-  NatsConnected,           // 0 or 1
+  NatsConnected,  // 0 or 1
   NatsReconnects,
   RingsConnected,
   RingsCorrupt,
-  AckLatencyNs,            // last
+  AckLatencyNs,  // last
   StreamLastSequence,
-  BatchUpdates,            // updates in the last message
+  BatchUpdates,  // updates in the last message
   LoopIterations,
   Count
 };

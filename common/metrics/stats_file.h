@@ -16,8 +16,10 @@
 
 namespace arancini {
 
-// The daemon's side of its stats page: made anew at each start (temporary name, then rename), one writing thread. Holds an
-// OFD lock on byte 0 of the file as a sign of life.
+class SharedMapping;
+
+// The daemon's side of its stats page: made anew at each start (temporary name, then rename), one writing
+// thread. Holds an OFD lock on byte 0 of the file as a sign of life.
 class StatsWriter {
  public:
   struct Options {
@@ -51,37 +53,43 @@ class StatsWriter {
     return page_->values[static_cast<std::size_t>(m)].load(std::memory_order_relaxed);
   }
 
-  // Changes a row under its seqlock: `change` gets the row by reference.
+  // Changes a row under its seqlock: `change` gets the row by reference. An index beyond the capacity changes
+  // nothing: what the page cannot show is not worth a crash.
   template <class F>
   void update_router(std::uint32_t index, F&& change) {
-    write_row(router(index), std::forward<F>(change));
+    if (index < router_capacity_) write_row(routers_[index], std::forward<F>(change));
   }
   template <class F>
   void update_peer(std::uint32_t index, F&& change) {
-    write_row(peer(index), std::forward<F>(change));
+    if (index < peer_capacity_) write_row(peers_[index], std::forward<F>(change));
   }
-  [[nodiscard]] std::uint32_t router_capacity() const;
-  [[nodiscard]] std::uint32_t peer_capacity() const;
+  [[nodiscard]] std::uint32_t router_capacity() const { return router_capacity_; }
+  [[nodiscard]] std::uint32_t peer_capacity() const { return peer_capacity_; }
 
  private:
-  StatsWriter(shm::StatsPage* page, std::size_t bytes, Fd fd) : page_(page), bytes_(bytes), fd_(std::move(fd)) {}
-  shm::RouterRow& router(std::uint32_t index);
-  shm::PeerRow& peer(std::uint32_t index);
+  StatsWriter(std::unique_ptr<SharedMapping> mapping, Fd fd, const Options& options);
   template <class Row, class F>
   static void write_row(Row& row, F&& change) {
     const std::uint32_t g = row.guard.load(std::memory_order_relaxed);
     row.guard.store(g + 1, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_release);
+    std::atomic_thread_fence(
+        std::memory_order_release);  // pairs with the acquire fence in StatsReader's copy_row()
     change(row);
-    row.guard.store(g + 2, std::memory_order_release);  // pairs with the reader's acquire
+    row.guard.store(g + 2,
+                    std::memory_order_release);  // pairs with the acquire load in StatsReader's copy_row()
   }
 
+  Fd fd_;  // holds the lock
+  std::unique_ptr<SharedMapping> mapping_;
   shm::StatsPage* page_ = nullptr;
-  std::size_t bytes_ = 0;
-  Fd fd_;
+  shm::RouterRow* routers_ = nullptr;
+  shm::PeerRow* peers_ = nullptr;
+  std::uint32_t router_capacity_ = 0;
+  std::uint32_t peer_capacity_ = 0;
 };
 
-// Copies a string into a fixed, zero-terminated field, cut at a UTF-8 boundary, control characters replaced.
+// Copies a string into a fixed, zero-terminated field, cut at a UTF-8 boundary; control characters and bytes
+// that are not UTF-8 (RFC 3629) become '?'. What is left of the field is zeroed.
 void copy_text(std::span<char> field, std::string_view text);
 
 // curated's side: read-only, never disturbs the writer; contents are untrusted.
@@ -110,8 +118,8 @@ class StatsReader {
     std::uint16_t port = 0, sessions = 0;
     shm::RouterState state{};
     std::uint32_t peers_up = 0, last_error = 0;
-    std::uint64_t connected_realtime_ns = 0, last_message_realtime_ns = 0, messages = 0, bytes = 0, malformed = 0,
-                  updates_published = 0, updates_suppressed = 0, routes = 0;
+    std::uint64_t connected_realtime_ns = 0, last_message_realtime_ns = 0, messages = 0, bytes = 0,
+                  malformed = 0, updates_published = 0, updates_suppressed = 0, routes = 0;
     bool throttled = false;
     std::string sys_name, sys_descr, last_error_text;
   };

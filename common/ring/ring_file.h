@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "common/base/config.h"
 #include "common/base/fd.h"
@@ -27,7 +28,8 @@ struct RingFileError {
 
 enum class RingSide : std::uint8_t { Writer, Reader };
 
-// A mapped ring file with the OFD lock of one side. Movable; unmaps and unlocks when destroyed, the file stays.
+// A mapped ring file with the OFD lock of one side. Movable; unmaps and unlocks when destroyed, the file
+// stays.
 class RingFile {
  public:
   struct CreateOptions {
@@ -37,18 +39,28 @@ class RingFile {
     std::uint64_t created_realtime_ns = 0;
   };
 
-  // Writer side: attaches to the ring at `path` or makes it. Made under a temporary name, filled and prefaulted, then
-  // renamed: nobody sees a half-made ring. On hugetlbfs when there are free huge pages and a writable mount (then
-  // `path` is a link to it), else where `path` is, with on_hugepages() false and the reason in hugepage_note().
-  // A ring that is there with another capacity or ABI is moved aside to `path`.old-N first (DESIGN 4.4).
-  static Result<RingFile, RingFileError> create_or_attach(const std::string& path, const CreateOptions& options);
+  // Writer side: attaches to the ring at `path` or makes it. Made under a temporary name, filled and
+  // prefaulted, then renamed: nobody sees a half-made ring. On hugetlbfs when there are free huge pages and a
+  // writable mount (then `path` is a link to it), else where `path` is, with on_hugepages() false and the
+  // reason in hugepage_note(). What is there and cannot be used is moved aside, and replace_note() says why:
+  // to `path`.old-N when it is a ring of another capacity or ABI that a reader must drain first (DESIGN 4.4),
+  // to `path`.bad-N when nothing can be read from it.
+  static Result<RingFile, RingFileError> create_or_attach(const std::string& path,
+                                                          const CreateOptions& options);
 
-  // Either side: attaches to what is there. Checks magic, ABI version, layout hash, capacity and file size against each
-  // other before it touches anything else; Incompatible says what differs.
-  static Result<RingFile, RingFileError> attach(const std::string& path, RingSide side);
+  // Either side: attaches to what is there. Checks magic, ABI version, layout hash, capacity and file size
+  // against each other before it touches anything else; Incompatible says what differs. A ring that was moved
+  // aside is attached by its present name; `successor` is the name that it had.
+  static Result<RingFile, RingFileError> attach(const std::string& path, RingSide side,
+                                                const std::string& successor = {});
 
   // Pid that holds the lock of `side`, 0 if nobody does (that side is dead), -1 if it cannot be told.
   static int lock_holder(const std::string& path, RingSide side);
+
+  // `path`.old-N, oldest first.
+  static std::vector<std::string> moved_aside(const std::string& path);
+  // Deletes this ring's file under the name it was attached by (and what a link leads to). For drained rings.
+  void remove();
 
   RingFile(RingFile&&) noexcept;
   RingFile& operator=(RingFile&&) noexcept;
@@ -60,7 +72,10 @@ class RingFile {
   [[nodiscard]] bool on_hugepages() const;
   [[nodiscard]] const std::string& hugepage_note() const;
   [[nodiscard]] bool created() const;  // made by this call, not found
-  // True when the name now leads to another file (the ring was replaced): drain this one, then attach anew.
+  [[nodiscard]] const std::string& replace_note()
+      const;  // why a former ring was moved aside; empty if none was
+  // True when the name (or the successor's name, see attach()) now leads to another file: drain this one,
+  // then attach anew. A name that leads nowhere is not a replacement.
   [[nodiscard]] bool replaced() const;
 
  private:

@@ -20,35 +20,42 @@ struct RingRecord {
   RingPosition end{};
 };
 
-// The read side of a ring: one thread of one process. Contents are untrusted: every length is checked before use.
+// The read side of a ring: one thread of one process. Contents are untrusted: every length of the header is
+// checked before use, and records must follow each other densely in sequence. `format` and the payload are
+// for their reader to check.
 class RingReader {
  public:
-  // Takes over the mapping; `file` holds the reader lock. Starts at head: what was read but not released is seen again.
+  // Takes over the mapping; `file` holds the reader lock. Starts at head: what was read but not released is
+  // seen again.
   explicit RingReader(RingFile file);
 
   enum class Status : std::uint8_t { Record, Empty, Corrupt };
-  // The next record after the cursor. Corrupt is final for this attachment: error_offset() tells where.
+  // The next record after the cursor; padding is skipped. Corrupt is final for this attachment: corrupt_at()
+  // tells where, corrupt_text() what.
   [[nodiscard]] Status next(RingRecord& out);
   [[nodiscard]] RingPosition cursor() const { return cursor_; }
   [[nodiscard]] RingPosition head() const;
   [[nodiscard]] RingPosition tail() const;  // fresh (acquire)
   [[nodiscard]] RingPosition corrupt_at() const { return corrupt_at_; }
+  [[nodiscard]] const char* corrupt_text() const { return corrupt_text_; }
 
-  // Everything before `position` is durable; the writer may overwrite it. Never beyond the cursor, never backwards.
+  // Everything before `position` (the end of a record) is durable; the writer may overwrite it. A position
+  // below head changes nothing; one beyond the cursor is a broken invariant and aborts.
   void release(RingPosition position);
   // Back to head: to send again what is not durable.
-  void rewind() ;
+  void rewind();
 
   // See RingReaderLine: stored after head.
   void set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns);
   [[nodiscard]] std::uint64_t floor_stream_sequence() const;
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const;
 
-  // Sleeping on several rings at once: arm() each, look at each once more, then wait on all doorbells (futex_waitv in
-  // common/ring/futex.h), then disarm() each.
+  // Sleeping on several rings at once: arm() each, look at each once more with next(), and if all are empty
+  // wait on all doorbells (futex_wait_any in common/ring/futex.h) for another value than doorbell_value(),
+  // then disarm() each.
   void arm();
   void disarm();
-  [[nodiscard]] std::uint32_t doorbell_value() const;
+  [[nodiscard]] std::uint32_t doorbell_value() const { return armed_value_; }  // as of the last arm()
   [[nodiscard]] const std::uint32_t* doorbell_word() const;
 
   [[nodiscard]] const WriterId& writer_id() const { return writer_id_; }
@@ -63,10 +70,16 @@ class RingReader {
   shm::RingHeader* header_;
   const std::byte* data_;
   std::uint64_t capacity_;
+  Status corrupt(std::uint64_t at, const char* text);
+
   WriterId writer_id_;
   RingPosition cursor_{};
+  std::uint64_t head_ = 0;  // own copy: what lies in the shared page may have been scribbled on
   std::uint64_t cached_tail_ = 0;
+  std::uint64_t expected_sequence_ = 0;  // 0: not known, the next record says it
   RingPosition corrupt_at_{};
+  const char* corrupt_text_ = nullptr;  // not null: corrupt
+  std::uint32_t armed_value_ = 0;
 };
 
 }  // namespace arancini

@@ -12,26 +12,33 @@
 
 namespace arancini {
 
-// The write side of a ring: one thread of one process. Reserve, then mutate: what cannot be written must not have
-// happened. Nothing here blocks, locks or allocates.
+// The write side of a ring: one thread of one process. Reserve, then mutate: what cannot be written must not
+// have happened. Nothing here blocks, locks or allocates.
 class RingWriter {
  public:
-  // Takes over the mapping; `file` holds the writer lock. Continues at the committed tail with the same sequence,
-  // epoch + 1.
+  // Takes over the mapping; `file` holds the writer lock. Continues at the committed tail with the same
+  // sequence, epoch + 1. Throws std::runtime_error when the header is corrupt (RingFile has checked it;
+  // someone scribbled since).
   explicit RingWriter(RingFile file);
 
-  // True if a record of up to `size_bytes` (header included) fits contiguously now; reads the reader's position
-  // only when the cached one is not enough.
+  // True if a record of up to `size_bytes` (header included), or several that are together not larger, fits
+  // contiguously now; reads the reader's position only when the cached one is not enough. Never for more than
+  // max_record_bytes().
   [[nodiscard]] bool has_room(std::uint32_t size_bytes);
 
-  // Space for a record of up to `max_size_bytes`, header included, 8-byte aligned; empty if there is no room. Nothing is
-  // visible before publish(). At most one claim is open. Skips to the start of the buffer where needed.
+  // Space for a record of up to `max_size_bytes`, header included, 8-byte aligned; empty if there is no room.
+  // Nothing is visible before publish(). At most one claim is open. Skips to the start of the buffer where
+  // needed.
   [[nodiscard]] std::span<std::byte> claim(std::uint32_t max_size_bytes);
-  // Completes the open claim with a filled RecordHeader at its start: `header.size_bytes` may be smaller than
-  // claimed. `header.first_sequence` must be next_sequence(); it advances by `header.count`.
+  // Completes the open claim: `header` is copied to its start. `header.size_bytes` may be smaller than
+  // claimed. `header.first_sequence` must be next_sequence(); it advances by `header.count` (at least 1 for
+  // UpdateBatch). A header that the reader would refuse is a broken invariant and aborts.
   void append(const shm::RecordHeader& header);
   // Drops the open claim.
   void abandon() { claimed_bytes_ = 0; }
+  // Largest record that an empty ring takes at every position: half of the capacity, at most
+  // shm::kRecordMaxBytes.
+  [[nodiscard]] std::uint32_t max_record_bytes() const;
 
   // Makes what was appended visible with one release-store, and wakes the reader if it sleeps.
   void publish();
@@ -46,6 +53,8 @@ class RingWriter {
   [[nodiscard]] const RingFile& file() const { return file_; }
 
  private:
+  [[nodiscard]] bool fits(std::uint64_t size_bytes, std::uint64_t* padding_bytes);
+
   RingFile file_;
   shm::RingHeader* header_;
   std::byte* data_;

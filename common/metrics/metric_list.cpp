@@ -1,0 +1,134 @@
+#include "common/metrics/metric_list.h"
+
+#include <array>
+
+#include "shm-layout/stats_page.h"
+
+namespace arancini {
+namespace {
+
+constexpr MetricType kCounter = MetricType::Counter;
+constexpr MetricType kGauge = MetricType::Gauge;
+
+template <class Metric>
+constexpr MetricInfo entry(Metric metric, std::string_view name, MetricType type, std::string_view help,
+                           double scale = 1) {
+  return {static_cast<std::size_t>(metric), name, type, scale, help};
+}
+
+using I = IngestMetric;
+constexpr std::array kIngest{
+    entry(I::SessionsAccepted, "arancini_ingest_sessions_accepted_total", kCounter, "BMP sessions accepted."),
+    entry(I::SessionsOpen, "arancini_ingest_sessions_open", kGauge, "BMP sessions open now."),
+    entry(I::SessionsClosed, "arancini_ingest_sessions_closed_total", kCounter, "BMP sessions that ended."),
+    entry(I::SessionsHandedOver, "arancini_ingest_sessions_handed_over_total", kCounter,
+          "Sessions passed to the shard that owns the router."),
+    entry(I::SessionsRefused, "arancini_ingest_sessions_refused_total", kCounter,
+          "Connections refused by a limit."),
+    entry(I::SessionsThrottled, "arancini_ingest_sessions_throttled", kGauge,
+          "Sessions that wait for room in the ring now."),
+    entry(I::BytesReceived, "arancini_ingest_received_bytes_total", kCounter, "BMP bytes received."),
+    entry(I::MessagesRouteMonitoring, "arancini_ingest_messages_route_monitoring_total", kCounter,
+          "BMP Route Monitoring messages."),
+    entry(I::MessagesStatistics, "arancini_ingest_messages_statistics_total", kCounter,
+          "BMP Statistics Report messages."),
+    entry(I::MessagesPeerDown, "arancini_ingest_messages_peer_down_total", kCounter,
+          "BMP Peer Down Notification messages."),
+    entry(I::MessagesPeerUp, "arancini_ingest_messages_peer_up_total", kCounter,
+          "BMP Peer Up Notification messages."),
+    entry(I::MessagesInitiation, "arancini_ingest_messages_initiation_total", kCounter,
+          "BMP Initiation messages."),
+    entry(I::MessagesTermination, "arancini_ingest_messages_termination_total", kCounter,
+          "BMP Termination messages."),
+    entry(I::MessagesRouteMirroring, "arancini_ingest_messages_route_mirroring_total", kCounter,
+          "BMP Route Mirroring messages."),
+    entry(I::MessagesUnknown, "arancini_ingest_messages_unknown_total", kCounter,
+          "BMP messages of an unknown type."),
+    entry(I::MessagesMalformed, "arancini_ingest_messages_malformed_total", kCounter,
+          "BMP messages skipped or cut short because they are malformed."),
+    entry(I::AttributesDiscarded, "arancini_ingest_attributes_discarded_total", kCounter,
+          "Malformed path attributes discarded (RFC 7606)."),
+    entry(I::TreatedAsWithdraw, "arancini_ingest_treated_as_withdraw_total", kCounter,
+          "UPDATEs treated as withdraw (RFC 7606)."),
+    entry(I::AddPathMismatch, "arancini_ingest_add_path_mismatch_total", kCounter,
+          "NLRI fields that parse only against what ADD-PATH negotiation says."),
+    entry(I::AsWidthMismatch, "arancini_ingest_as_width_mismatch_total", kCounter,
+          "AS_PATHs that parse only against what the AS width flag says."),
+    entry(I::UnsupportedFamily, "arancini_ingest_unsupported_family_total", kCounter,
+          "NLRI fields skipped because their family is not supported."),
+    entry(I::EndOfRib, "arancini_ingest_end_of_rib_total", kCounter, "End-of-RIB markers."),
+    entry(I::UpdatesAnnounced, "arancini_ingest_updates_announced_total", kCounter,
+          "Announcements written to the ring."),
+    entry(I::UpdatesWithdrawn, "arancini_ingest_updates_withdrawn_total", kCounter,
+          "Withdraws written to the ring."),
+    entry(I::UpdatesSynthetic, "arancini_ingest_updates_synthetic_total", kCounter,
+          "Withdraws made by the collector; also counted as withdrawn."),
+    entry(I::UpdatesSuppressedDuplicate, "arancini_ingest_updates_suppressed_duplicate_total", kCounter,
+          "Announcements that changed nothing and were suppressed."),
+    entry(I::UpdatesSuppressedUnknown, "arancini_ingest_updates_suppressed_unknown_total", kCounter,
+          "Withdraws of routes that were never told."),
+    entry(I::Routes, "arancini_ingest_routes", kGauge, "Routes in the tables of this shard."),
+    entry(I::AttributeSets, "arancini_ingest_attribute_sets", kGauge,
+          "Distinct sets of path attributes held."),
+    entry(I::RibBytes, "arancini_ingest_rib_bytes", kGauge, "Memory of the route tables."),
+    entry(I::RingUsedBytes, "arancini_ingest_ring_used_bytes", kGauge,
+          "Bytes in the ring that are not durable downstream yet."),
+    entry(I::RingCapacityBytes, "arancini_ingest_ring_capacity_bytes", kGauge, "Size of the ring."),
+    entry(I::RingRecords, "arancini_ingest_ring_records_total", kCounter, "Records written to the ring."),
+    entry(I::RingFullEvents, "arancini_ingest_ring_full_total", kCounter, "Times that the ring had no room."),
+    entry(I::SweepsRunning, "arancini_ingest_sweeps_running", kGauge, "Table sweeps in progress."),
+    entry(I::LoopIterations, "arancini_ingest_loop_iterations_total", kCounter, "Rounds of the event loop."),
+};
+
+using P = PublishMetric;
+constexpr std::array kPublish{
+    entry(P::RecordsRead, "arancini_publish_records_read_total", kCounter, "Records read from the rings."),
+    entry(P::UpdatesRead, "arancini_publish_updates_read_total", kCounter, "Updates in the records read."),
+    entry(P::MessagesSent, "arancini_publish_messages_sent_total", kCounter, "Messages sent to JetStream."),
+    entry(P::MessagesAcked, "arancini_publish_messages_acked_total", kCounter,
+          "Messages acked by JetStream."),
+    entry(P::BytesSent, "arancini_publish_sent_bytes_total", kCounter, "Payload bytes sent to JetStream."),
+    entry(P::UpdatesAcked, "arancini_publish_updates_acked_total", kCounter,
+          "Updates in the messages acked."),
+    entry(P::PublishErrors, "arancini_publish_errors_total", kCounter, "Messages that JetStream rejected."),
+    entry(P::AckTimeouts, "arancini_publish_ack_timeouts_total", kCounter,
+          "Messages without an ack in time."),
+    entry(P::Recoveries, "arancini_publish_recoveries_total", kCounter,
+          "Times that the end of the stream was read again."),
+    entry(P::UpdatesAlreadyStored, "arancini_publish_updates_already_stored_total", kCounter,
+          "Updates not sent again after a recovery because the stream had them."),
+    entry(P::MessagesInFlight, "arancini_publish_messages_in_flight", kGauge, "Messages sent and not acked."),
+    entry(P::NatsConnected, "arancini_publish_nats_connected", kGauge, "1 while connected to NATS."),
+    entry(P::NatsReconnects, "arancini_publish_nats_reconnects_total", kCounter, "Reconnects to NATS."),
+    entry(P::RingsConnected, "arancini_publish_rings_connected", kGauge, "Rings attached now."),
+    entry(P::RingsCorrupt, "arancini_publish_rings_corrupt_total", kCounter, "Rings given up as corrupt."),
+    entry(P::AckLatencyNs, "arancini_publish_ack_latency_seconds", kGauge,
+          "Time from sending to ack, last message.", 1e-9),
+    entry(P::StreamLastSequence, "arancini_publish_stream_last_sequence", kGauge,
+          "Stream sequence of the last message acked."),
+    entry(P::BatchUpdates, "arancini_publish_batch_updates", kGauge, "Updates in the last message sent."),
+    entry(P::LoopIterations, "arancini_publish_loop_iterations_total", kCounter, "Rounds of the drain loop."),
+};
+
+// Every enumerator once, in order.
+template <std::size_t N>
+constexpr bool in_order(const std::array<MetricInfo, N>& list) {
+  for (std::size_t i = 0; i < N; ++i) {
+    if (list[i].index != i) return false;
+  }
+  return true;
+}
+static_assert(kIngest.size() == static_cast<std::size_t>(I::Count) && in_order(kIngest));
+static_assert(kPublish.size() == static_cast<std::size_t>(P::Count) && in_order(kPublish));
+static_assert(kIngest.size() <= shm::kStatsValues && kPublish.size() <= shm::kStatsValues);
+
+}  // namespace
+
+std::span<const MetricInfo> ingest_metrics() {
+  return kIngest;
+}
+std::span<const MetricInfo> publish_metrics() {
+  return kPublish;
+}
+
+}  // namespace arancini
