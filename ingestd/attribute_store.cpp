@@ -1,0 +1,184 @@
+#include "ingestd/attribute_store.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "ingestd/broken.h"
+#include "ingestd/hash.h"
+
+namespace arancini::ingestd {
+
+namespace {
+
+constexpr std::uint32_t kIdsPerStep = 64 * 1024;  // 1 MiB of records made writable at once
+
+std::byte* append(std::byte* to, std::span<const std::byte> part) noexcept {
+  if (!part.empty()) std::memcpy(to, part.data(), part.size());
+  return to + part.size();
+}
+
+bool same(std::span<const std::byte> part, const std::byte* bytes) noexcept {
+  return part.empty() || std::memcmp(part.data(), bytes, part.size()) == 0;
+}
+
+}  // namespace
+
+// In front of the blob's bytes.
+struct AttributeStore::Header {
+  std::uint32_t tag;
+  std::uint16_t next_hop_bytes;
+  std::uint16_t flags_bytes;
+};
+
+AttributeStore::AttributeStore(SegmentPool& pool, std::uint32_t max_ids)
+    : pool_(&pool), index_(pool), max_ids_(std::max(max_ids, kIdsPerStep) / kIdsPerStep * kIdsPerStep) {
+  void* const raw =
+      mmap(nullptr, std::size_t{max_ids_} * sizeof(Record), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED)
+    throw std::system_error(errno, std::generic_category(), "address space for attribute records");
+  records_ = static_cast<Record*>(raw);
+}
+
+AttributeStore::~AttributeStore() {
+  for (std::uint32_t id = 1; id < next_id_; ++id) {
+    const Record& record = records_[id];
+    if (record.blob != nullptr) pool_->release(record.blob, sizeof(Header) + record.size_bytes);
+  }
+  munmap(records_, std::size_t{max_ids_} * sizeof(Record));
+}
+
+std::uint32_t AttributeStore::tag_of(const AttrKey& key) const noexcept {
+  const HashSeed& seed = index_.seed();
+  std::uint64_t h = hash_bytes(key.next_hop, 1, seed);
+  h = hash_bytes(key.flags, h, seed);
+  h = hash_bytes(key.attributes, h, seed);
+  return static_cast<std::uint32_t>(h >> 32);
+}
+
+bool AttributeStore::equal(std::uint32_t id, const AttrKey& key) const noexcept {
+  const Record& record = records_[id];
+  Header header;
+  std::memcpy(&header, record.blob, sizeof header);
+  if (header.next_hop_bytes != key.next_hop.size() || header.flags_bytes != key.flags.size() ||
+      record.size_bytes != key.next_hop.size() + key.flags.size() + key.attributes.size()) {
+    return false;
+  }
+  const std::byte* const bytes = record.blob + sizeof header;
+  return same(key.next_hop, bytes) && same(key.flags, bytes + key.next_hop.size()) &&
+         same(key.attributes, bytes + key.next_hop.size() + key.flags.size());
+}
+
+// The next free id, still free; 0 when there is none.
+std::uint32_t AttributeStore::take_id() noexcept {
+  if (free_id_ != 0) return free_id_;
+  if (next_id_ >= writable_ids_) {
+    if (writable_ids_ >= max_ids_) return 0;
+    if (mprotect(records_ + writable_ids_, kIdsPerStep * sizeof(Record), PROT_READ | PROT_WRITE) != 0)
+      return 0;
+    writable_ids_ += kIdsPerStep;
+  }
+  return next_id_;
+}
+
+AttributeStore::Interned AttributeStore::find_or_insert(const AttrKey& key) noexcept {
+  if (key.next_hop.size() > UINT16_MAX || key.flags.size() > UINT16_MAX)
+    broken("attribute key with a part too long");
+  const std::size_t size = key.next_hop.size() + key.flags.size() + key.attributes.size();
+  if (size > UINT32_MAX - sizeof(Header)) broken("attribute key of 4 GiB");
+  const std::uint32_t tag = tag_of(key);
+  const std::uint64_t hash = Slot::spread(tag);
+  const auto [slot, is_new] = index_.find_or_place(
+      hash, [&](const Slot& s) { return s.tag == tag && !s.empty() && equal(s.id, key); });
+  if (slot == nullptr) return {};
+  if (!is_new) {
+    ref(AttrId{slot->id});
+    return {AttrId{slot->id}, false};
+  }
+  const std::uint32_t id = take_id();
+  auto* const blob = id == 0 ? nullptr : static_cast<std::byte*>(pool_->allocate(sizeof(Header) + size));
+  if (blob == nullptr) {
+    index_.abandon(hash);
+    return {};
+  }
+  Record& record = records_[id];
+  if (id == free_id_) {
+    free_id_ = record.refs;
+  } else {
+    ++next_id_;
+  }
+  const Header header{tag, static_cast<std::uint16_t>(key.next_hop.size()),
+                      static_cast<std::uint16_t>(key.flags.size())};
+  std::memcpy(blob, &header, sizeof header);
+  append(append(append(blob + sizeof header, key.next_hop), key.flags), key.attributes);
+  record = {blob, 1, static_cast<std::uint32_t>(size)};
+  slot->id = id;
+  slot->tag = tag;
+  blob_bytes_ += SegmentPool::class_bytes(sizeof(Header) + size);
+  return {AttrId{id}, true};
+}
+
+AttrId AttributeStore::find(const AttrKey& key) const noexcept {
+  const std::uint32_t tag = tag_of(key);
+  const Slot* const slot = index_.find(
+      Slot::spread(tag), [&](const Slot& s) { return s.tag == tag && !s.empty() && equal(s.id, key); });
+  return slot == nullptr ? AttrId::None : AttrId{slot->id};
+}
+
+AttributeStore::Record& AttributeStore::live(AttrId id) const noexcept {
+  if (raw(id) == 0 || raw(id) >= next_id_) broken("attribute id out of range");
+  Record& record = records_[raw(id)];
+  if (record.blob == nullptr) broken("attribute id used after its last reference");
+  return record;
+}
+
+void AttributeStore::ref(AttrId id, std::uint32_t n) noexcept {
+  Record& record = live(id);
+  if (record.refs > UINT32_MAX - n) broken("attribute reference count overflows");
+  record.refs += n;
+}
+
+bool AttributeStore::unref(AttrId id, std::uint32_t n) noexcept {
+  Record& record = live(id);
+  if (record.refs < n) broken("attribute reference count below zero");
+  record.refs -= n;
+  if (record.refs != 0) return false;
+  Header header;
+  std::memcpy(&header, record.blob, sizeof header);
+  const std::uint64_t hash = Slot::spread(header.tag);
+  Slot* const slot = index_.find(hash, [id](const Slot& s) { return s.id == raw(id); });
+  if (slot == nullptr) broken("attribute blob not in its index");
+  index_.erase(slot, hash);
+  const std::size_t block_bytes = sizeof header + record.size_bytes;
+  pool_->release(record.blob, block_bytes);
+  blob_bytes_ -= SegmentPool::class_bytes(block_bytes);
+  record = {nullptr, free_id_, 0};
+  free_id_ = raw(id);
+  return true;
+}
+
+std::uint32_t AttributeStore::references(AttrId id) const noexcept {
+  return live(id).refs;
+}
+
+std::span<const std::byte> AttributeStore::bytes(AttrId id) const noexcept {
+  const Record& record = live(id);
+  return {record.blob + sizeof(Header), record.size_bytes};
+}
+
+AttrKey AttributeStore::parts(AttrId id) const noexcept {
+  const std::span<const std::byte> all = bytes(id);
+  Header header;
+  std::memcpy(&header, all.data() - sizeof header, sizeof header);
+  return {all.first(header.next_hop_bytes), all.subspan(header.next_hop_bytes, header.flags_bytes),
+          all.subspan(std::size_t{header.next_hop_bytes} + header.flags_bytes)};
+}
+
+std::size_t AttributeStore::memory_bytes() const noexcept {
+  return blob_bytes_ + index_.memory_bytes() + std::size_t{next_id_} * sizeof(Record);
+}
+
+}  // namespace arancini::ingestd

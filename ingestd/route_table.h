@@ -1,0 +1,175 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include "common/base/types.h"
+#include "ingestd/attribute_store.h"
+#include "ingestd/extendible_hash.h"
+#include "ingestd/hash.h"
+#include "ingestd/segment_pool.h"
+
+// The routes of one (peer, view, family): a hash table of Prefix -> RouteState that grows by splitting one
+// segment at a time (docs/decisions/0005-route-table.md). One thread. No exceptions, no malloc.
+namespace arancini::ingestd {
+
+// RouteState::flags. The rest is free for the curation.
+inline constexpr std::uint8_t kRouteTold = 0x01;   // downstream was told this route
+inline constexpr std::uint8_t kRouteDirty = 0x02;  // what downstream was told differs from the table
+inline constexpr std::uint8_t kRouteStale = 0x04;  // not refreshed since the session or peer came back
+inline constexpr std::uint8_t kRouteGone = 0x08;   // withdrawn by the router, withdraw not told yet
+// Two bits of policy verdict: 0 not judged.
+inline constexpr std::uint8_t kRouteVerdictMask = 0x30;
+inline constexpr std::uint8_t kRouteVerdictPass = 0x10;
+inline constexpr std::uint8_t kRouteVerdictReject = 0x20;
+inline constexpr std::uint8_t kRouteVerdictChange = 0x30;  // passes, with tags or changed attributes
+
+// What the table keeps for a route. New ones are zero. The table does not count references of `attr`: the
+// curation does.
+struct RouteState {
+  AttrId attr = AttrId::None;
+  std::uint16_t generation = 0;
+  std::uint8_t flags = 0;
+
+  RouteState() = default;
+  RouteState(const RouteState&) = default;
+  // Would overwrite the key's part in the slot: set the fields.
+  RouteState& operator=(const RouteState&) = delete;
+
+ private:
+  friend struct RouteSlotV4;
+  friend struct RouteSlotV6;
+  std::uint8_t length_plus_1_ = 0;  // of the prefix; 0: the slot is empty
+};
+
+// 16 and 28 bytes: at 7/8 to 7/16 load 18-37 and 32-64 bytes a route.
+struct RouteSlotV4 {
+  RouteState state;
+  std::uint32_t addr = 0;
+  std::uint32_t path_id = 0;
+
+  static std::uint64_t hash(const Prefix& p, const HashSeed& s) noexcept {
+    return hash_words((p.low << 32) | p.path_id, p.length, s);
+  }
+  [[nodiscard]] std::uint64_t hash(const HashSeed& s) const noexcept {
+    return hash_words((std::uint64_t{addr} << 32) | path_id, state.length_plus_1_ - 1U, s);
+  }
+  [[nodiscard]] bool empty() const noexcept { return state.length_plus_1_ == 0; }
+  [[nodiscard]] bool is(const Prefix& p) const noexcept {
+    return addr == static_cast<std::uint32_t>(p.low) && path_id == p.path_id &&
+           state.length_plus_1_ == p.length + 1U;
+  }
+  void set(const Prefix& p) noexcept {
+    addr = static_cast<std::uint32_t>(p.low);
+    path_id = p.path_id;
+    state.length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
+  }
+  [[nodiscard]] Prefix key() const noexcept {
+    return {0, kV4MappedLow | addr, path_id, static_cast<std::uint8_t>(state.length_plus_1_ - 1U)};
+  }
+};
+static_assert(sizeof(RouteState) == 8 && sizeof(RouteSlotV4) == 16);
+
+struct RouteSlotV6 {
+  RouteState state;
+  std::uint32_t path_id = 0;
+  std::uint32_t word[4] = {};  // host order halves of high, low: the slot is 4-byte aligned
+
+  [[nodiscard]] std::uint64_t high() const noexcept { return (std::uint64_t{word[1]} << 32) | word[0]; }
+  [[nodiscard]] std::uint64_t low() const noexcept { return (std::uint64_t{word[3]} << 32) | word[2]; }
+  static std::uint64_t hash(const Prefix& p, const HashSeed& s) noexcept {
+    return hash_words(p.high, p.low, (std::uint64_t{p.path_id} << 8) | p.length, s);
+  }
+  [[nodiscard]] std::uint64_t hash(const HashSeed& s) const noexcept {
+    return hash_words(high(), low(), (std::uint64_t{path_id} << 8) | (state.length_plus_1_ - 1U), s);
+  }
+  [[nodiscard]] bool empty() const noexcept { return state.length_plus_1_ == 0; }
+  [[nodiscard]] bool is(const Prefix& p) const noexcept {
+    return high() == p.high && low() == p.low && path_id == p.path_id &&
+           state.length_plus_1_ == p.length + 1U;
+  }
+  void set(const Prefix& p) noexcept {
+    word[0] = static_cast<std::uint32_t>(p.high);
+    word[1] = static_cast<std::uint32_t>(p.high >> 32);
+    word[2] = static_cast<std::uint32_t>(p.low);
+    word[3] = static_cast<std::uint32_t>(p.low >> 32);
+    path_id = p.path_id;
+    state.length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
+  }
+  [[nodiscard]] Prefix key() const noexcept {
+    return {high(), low(), path_id, static_cast<std::uint8_t>(state.length_plus_1_ - 1U)};
+  }
+};
+static_assert(sizeof(RouteSlotV6) == 28);
+
+enum class WalkAction : std::uint8_t { Keep, Erase };
+
+class RouteTable {
+ public:
+  // `family` must be a plain prefix family (is_plain_prefix_family). `pool` outlives the table.
+  RouteTable(SegmentPool& pool, Family family) noexcept;
+  RouteTable(RouteTable&&) noexcept = default;
+  RouteTable& operator=(RouteTable&&) noexcept = default;
+  // Constant time: the memory waits in the pool for reclaim_some().
+  ~RouteTable() = default;
+
+  // Prefixes are of the table's family: IPv4 ones mapped (high 0, upper half of low kV4MappedLow). Others
+  // abort.
+
+  // Null if there is none. Valid until the next insert, erase, clear or walk of this table.
+  [[nodiscard]] RouteState* find(const Prefix& prefix) noexcept;
+  [[nodiscard]] const RouteState* find(const Prefix& prefix) const noexcept;
+  // The route's state and whether it is new (then zero). {nullptr, false} when the pool is out of memory:
+  // nothing changed, stop reading from the router and try again later. Valid as find()'s. Work is bounded: at
+  // most two splits and one growth of one segment (kMaxSegmentSlots slots), rarely the doubling of the
+  // directory (16 bytes a segment).
+  [[nodiscard]] std::pair<RouteState*, bool> insert(const Prefix& prefix) noexcept;
+  // False if there was none.
+  bool erase(const Prefix& prefix) noexcept;
+  // Starts loading what find() or insert() of this prefix will touch: call it a few prefixes ahead.
+  void prefetch(const Prefix& prefix) const noexcept;
+
+  [[nodiscard]] std::size_t size() const noexcept;
+  // Segments and directory, by class size; what waits in the pool after clear() is no longer counted.
+  [[nodiscard]] std::size_t memory_bytes() const noexcept;
+  [[nodiscard]] bool is_v4() const noexcept { return table_.index() == 0; }
+
+  // Visits up to `max_entries` routes from the cursor on; returns how many. `f(const Prefix&, RouteState&) ->
+  // WalkAction` may change attr, generation and flags, and erases by its return value; it must not otherwise
+  // touch this table. Between calls the table may change in any way (insert, erase, split, clear).
+  // Guarantees, for a walk from a default cursor until cursor.done:
+  //  - a route that is in the table during the whole walk is visited exactly once;
+  //  - a route inserted or erased meanwhile is visited at most once per insertion;
+  //  - `max_entries` is never exceeded; a call may visit fewer, even none, as it scans a bounded number of
+  //  slots (about
+  //    8 * max_entries + 2048): go on until done;
+  //  - order is that of the seeded hash: same seed and same calls, same order.
+  template <class F>
+  std::size_t walk(WalkCursor& cursor, std::size_t max_entries, F&& f) {
+    return std::visit(
+        [&](auto& table) {
+          using Slot = typename std::remove_reference_t<decltype(table)>::SlotType;
+          return table.walk(cursor, max_entries,
+                            [&](Slot& slot) { return f(slot.key(), slot.state) == WalkAction::Erase; });
+        },
+        table_);
+  }
+
+  // Forgets all routes, constant time; the memory waits in the pool for reclaim_some(). The table is usable
+  // at once.
+  void clear() noexcept;
+  // clear(), then frees up to `max_segments` segments that wait in the pool, of whichever table. True when
+  // none is left.
+  bool clear_some(std::size_t max_segments) noexcept;
+
+ private:
+  void check(const Prefix& prefix) const noexcept;
+
+  SegmentPool* pool_;
+  std::variant<ExtendibleTable<RouteSlotV4>, ExtendibleTable<RouteSlotV6>> table_;
+};
+
+}  // namespace arancini::ingestd
