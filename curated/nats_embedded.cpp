@@ -160,7 +160,8 @@ Result<EmbeddedNats, std::string> prepare_embedded_nats(const std::string& state
       "jetstream {{\n"
       "  store_dir: {}\n"
       "}}\n",
-      port, nats_string(pid_file.string()), nats_string(out.log_file), nats_string((folder / "store").string()));
+      port, nats_string(pid_file.string()), nats_string(out.log_file),
+      nats_string((folder / "store").string()));
   if (!write_file(port_file, fmt::format("{}\n", port)) || (!out.pid && !write_file(config_file, text))) {
     return Err{fmt::format("{}: cannot be written: {}", folder.string(), std::strerror(errno))};
   }

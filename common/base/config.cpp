@@ -260,6 +260,7 @@ Config parse_config(std::string_view text, const std::string& name) {
   {
     Section s(root, "metrics", name);
     s.address("listen", c.metrics.listen);
+    s.number("max_routers", c.metrics.max_routers, 0, 100000);
     s.finish();
   }
   {

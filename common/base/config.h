@@ -78,6 +78,7 @@ struct Config {
   } publish;
   struct Metrics {
     SocketAddress listen{"127.0.0.1", 8080};
+    std::uint32_t max_routers = 1000;  // that many routers have series of their own in /metrics
   } metrics;
   struct Log {
     std::string level = "info";

@@ -1,0 +1,67 @@
+#include "curated/config_changes.h"
+
+namespace arancini::curated {
+
+std::vector<std::string> changed_keys(const Config& before, const Config& after) {
+  std::vector<std::string> out;
+  const auto look = [&](const char* key, const auto& was, const auto& is) {
+    if (was != is) out.emplace_back(key);
+  };
+  const Config& a = before;
+  const Config& b = after;
+  look("instance.name", a.instance.name, b.instance.name);
+  look("paths.runtime_dir", a.paths.runtime_dir, b.paths.runtime_dir);
+  look("paths.state_dir", a.paths.state_dir, b.paths.state_dir);
+  look("bmp.listen", a.bmp.listen.to_string(), b.bmp.listen.to_string());
+  look("bmp.backlog", a.bmp.backlog, b.bmp.backlog);
+  look("bmp.rcvbuf_bytes", a.bmp.rcvbuf_bytes, b.bmp.rcvbuf_bytes);
+  look("bmp.max_message_bytes", a.bmp.max_message_bytes, b.bmp.max_message_bytes);
+  look("bmp.max_sessions", a.bmp.max_sessions, b.bmp.max_sessions);
+  look("bmp.io", a.bmp.io, b.bmp.io);
+  look("shards.count", a.shards.count, b.shards.count);
+  look("shards.pin", a.shards.pin, b.shards.pin);
+  look("ring.size_bytes", a.ring.size_bytes, b.ring.size_bytes);
+  look("ring.hugepages", a.ring.hugepages, b.ring.hugepages);
+  look("curation.session_grace_s", a.curation.session_grace_s, b.curation.session_grace_s);
+  look("curation.resync_timeout_s", a.curation.resync_timeout_s, b.curation.resync_timeout_s);
+  look("curation.resync_settle_s", a.curation.resync_settle_s, b.curation.resync_settle_s);
+  look("nats.url", a.nats.url, b.nats.url);
+  look("nats.subject_prefix", a.nats.subject_prefix, b.nats.subject_prefix);
+  look("nats.updates_stream", a.nats.updates_stream, b.nats.updates_stream);
+  look("nats.events_stream", a.nats.events_stream, b.nats.events_stream);
+  look("nats.replicas", a.nats.replicas, b.nats.replicas);
+  look("nats.max_bytes", a.nats.max_bytes, b.nats.max_bytes);
+  look("nats.max_age_s", a.nats.max_age_s, b.nats.max_age_s);
+  look("nats.ack_timeout_s", a.nats.ack_timeout_s, b.nats.ack_timeout_s);
+  look("nats.max_in_flight", a.nats.max_in_flight, b.nats.max_in_flight);
+  look("publish.format", a.publish.format, b.publish.format);
+  look("publish.batch_bytes", a.publish.batch_bytes, b.publish.batch_bytes);
+  look("publish.batch_count", a.publish.batch_count, b.publish.batch_count);
+  look("metrics.listen", a.metrics.listen.to_string(), b.metrics.listen.to_string());
+  look("metrics.max_routers", a.metrics.max_routers, b.metrics.max_routers);
+  look("log.level", a.log.level, b.log.level);
+  return out;
+}
+
+std::string without_secrets(const std::string& nats_url) {
+  std::string out;
+  std::size_t at = 0;
+  while (at < nats_url.size()) {
+    const std::size_t comma = std::min(nats_url.find(',', at), nats_url.size());
+    std::string part = nats_url.substr(at, comma - at);
+    const std::size_t scheme = part.find("://");
+    const std::size_t begin = scheme == std::string::npos ? 0 : scheme + 3;
+    const std::size_t end = part.rfind('@');
+    if (end != std::string::npos && end > begin) {
+      const std::size_t colon = part.find(':', begin);
+      const std::size_t secret = colon < end ? colon + 1 : begin;  // "user:password@" or "token@"
+      part.replace(secret, end - secret, "***");
+    }
+    out += part;
+    if (comma < nats_url.size()) out += ',';
+    at = comma + 1;
+  }
+  return out;
+}
+
+}  // namespace arancini::curated

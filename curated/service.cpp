@@ -1,0 +1,266 @@
+#include "curated/service.h"
+
+// The only file of the daemon that sees gRPC and the generated code.
+#include <control.grpc.pb.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/server_posix.h>
+
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "common/base/types.h"
+
+namespace arancini::curated {
+
+namespace {
+
+namespace pb = control::v1;
+
+std::string_view router_state(shm::RouterState state) {
+  switch (state) {
+    case shm::RouterState::Connected:
+      return "connected";
+    case shm::RouterState::Initiated:
+      return "initiated";
+    case shm::RouterState::Lost:
+      return "lost";
+    case shm::RouterState::Refused:
+      return "refused";
+  }
+  return "unknown";
+}
+
+std::string_view peer_state(shm::PeerState state) {
+  switch (state) {
+    case shm::PeerState::Unknown:
+      return "unknown";
+    case shm::PeerState::Up:
+      return "up";
+    case shm::PeerState::Down:
+      return "down";
+    case shm::PeerState::Stale:
+      return "stale";
+  }
+  return "unknown";
+}
+
+std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
+  return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
+}
+
+class ControlImpl final : public pb::Control::Service {
+ public:
+  ControlImpl(const Config& config, Fleet& fleet) : config_(config), fleet_(fleet) {}
+
+  grpc::Status GetStatus(grpc::ServerContext*, const pb::GetStatusRequest*, pb::Status* out) override {
+    const FleetView view = fleet_.view();
+    out->set_instance(config_.instance.name);
+    out->set_version(ARANCINI_VERSION);
+    out->set_bmp_listen(config_.bmp.listen.to_string());
+    out->set_metrics_listen(config_.metrics.listen.to_string());
+    out->set_runtime_dir(config_.paths.runtime_dir);
+    out->set_state_dir(config_.paths.state_dir);
+    auto* nats = out->mutable_nats();
+    nats->set_url(config_.nats.url);
+    nats->set_state(view.nats_state);
+    nats->set_stream(config_.nats.updates_stream);
+    nats->set_last_sequence(metric(view.publish, PublishMetric::StreamLastSequence));
+    nats->set_in_flight(metric(view.publish, PublishMetric::MessagesInFlight));
+    for (const ProcessView& p : view.processes) {
+      auto* to = out->add_processes();
+      to->set_name(p.name);
+      to->set_pid(p.pid);
+      to->set_state(std::string(to_string(p.verdict)));
+      to->set_uptime_s(p.uptime_s);
+      to->set_version(p.version);
+      to->set_restarts(p.restarts);
+      to->set_detail(p.detail);
+      if (p.name == "curated") out->set_uptime_s(p.uptime_s);
+    }
+    for (const ShardView& s : view.shards) {
+      auto* to = out->add_shards();
+      to->set_shard(s.shard);
+      to->set_sessions(s.value(IngestMetric::SessionsOpen));
+      to->set_routes(s.value(IngestMetric::Routes));
+      to->set_updates(s.value(IngestMetric::UpdatesAnnounced) + s.value(IngestMetric::UpdatesWithdrawn));
+      to->set_suppressed(s.value(IngestMetric::UpdatesSuppressedDuplicate) +
+                         s.value(IngestMetric::UpdatesSuppressedUnknown));
+      to->set_malformed(s.value(IngestMetric::MessagesMalformed));
+      to->set_ring_used_bytes(s.value(IngestMetric::RingUsedBytes));
+      to->set_ring_capacity_bytes(s.value(IngestMetric::RingCapacityBytes));
+      to->set_ring_state(s.ring_state);
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListRouters(grpc::ServerContext*, const pb::ListRoutersRequest*,
+                           pb::ListRoutersResponse* out) override {
+    for (const RouterView& r : fleet_.routers()) {
+      auto* to = out->add_routers();
+      to->set_address(r.row.address);
+      to->set_name(r.row.sys_name);
+      to->set_description(r.row.sys_descr);
+      to->set_shard(r.shard);
+      to->set_state(std::string(router_state(r.row.state)));
+      to->set_sessions(r.row.sessions);
+      to->set_peers_up(r.row.peers_up);
+      to->set_connected_ns(r.row.connected_realtime_ns);
+      to->set_last_message_ns(r.row.last_message_realtime_ns);
+      to->set_messages(r.row.messages);
+      to->set_bytes(r.row.bytes);
+      to->set_malformed(r.row.malformed);
+      to->set_updates(r.row.updates_published);
+      to->set_suppressed(r.row.updates_suppressed);
+      to->set_routes(r.row.routes);
+      to->set_throttled(r.row.throttled);
+      to->set_last_error(r.row.last_error_text);
+      to->set_last_error_code(r.row.last_error);
+      to->set_port(r.row.port);
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListPeers(grpc::ServerContext*, const pb::ListPeersRequest* request,
+                         pb::ListPeersResponse* out) override {
+    std::string wanted;
+    if (!request->router().empty()) {
+      const auto address = IpAddress::parse(request->router());
+      if (!address) {
+        return {grpc::StatusCode::INVALID_ARGUMENT,
+                "'" + request->router() + "' is not an IPv4 or IPv6 address; see: aranctl routers"};
+      }
+      wanted = address->to_string();  // the form of the rows
+    }
+    for (const PeerView& p : fleet_.peers()) {
+      if (!wanted.empty() && p.router != wanted) continue;
+      auto* to = out->add_peers();
+      to->set_router(p.router);
+      to->set_address(p.row.address);
+      to->set_distinguisher(distinguisher_text(p.row.distinguisher));
+      to->set_asn(p.row.asn);
+      to->set_bgp_id(IpAddress::from_v4(p.row.bgp_id).to_string());
+      to->set_view(std::string(to_string(static_cast<View>(p.row.view))));
+      to->set_state(std::string(peer_state(p.row.state)));
+      to->set_peer_type(p.row.peer_type);
+      to->set_changed_ns(p.row.changed_realtime_ns);
+      to->set_routes(p.row.routes);
+      to->set_updates(p.row.updates_published);
+      to->set_suppressed(p.row.updates_suppressed);
+      to->set_malformed(p.row.updates_malformed);
+      to->set_synthetic_withdraws(p.row.synthetic_withdraws);
+      to->set_down_reason(p.row.down_reason);
+      to->set_shard(p.shard);
+    }
+    return grpc::Status::OK;
+  }
+
+ private:
+  const Config& config_;
+  Fleet& fleet_;
+};
+
+// A bound, listening, non-blocking socket of mode 0660.
+Result<Fd, std::string> listen_at(const std::string& path) {
+  const auto failed = [&](const char* what) {
+    return Err{fmt::format("control socket {}: {}: {}", path, what, std::strerror(errno))};
+  };
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return Err{
+        fmt::format("control socket {}: the path is longer than {} bytes; choose a shorter --runtime-dir",
+                    path, sizeof address.sun_path - 1)};
+  }
+  std::copy(path.begin(), path.end(), address.sun_path);
+  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!fd) return failed("socket");
+  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return failed("unlink");
+  // Linux gives the new name the mode of the socket, so there is no moment in which it is open to more.
+  if (::fchmod(fd.get(), 0660) != 0) return failed("fchmod");
+  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+    return failed("bind");
+  if (::chmod(path.c_str(), 0660) != 0) return failed("chmod");  // the umask took some of it away
+  if (::listen(fd.get(), 64) != 0) return failed("listen");
+  return fd;
+}
+
+bool may_call(int fd, ucred& who) {
+  socklen_t size = sizeof who;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0) return false;
+  if (who.uid == 0 || who.uid == ::geteuid() || who.gid == ::getegid()) return true;
+  std::array<gid_t, 256> groups{};
+  size = sizeof groups;
+  if (::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size) != 0) return false;
+  const auto* end = groups.data() + size / sizeof(gid_t);
+  return std::find(static_cast<const gid_t*>(groups.data()), end, ::getegid()) != end;
+}
+
+}  // namespace
+
+struct ControlServer::State {
+  State(const Config& config, Fleet& fleet, Logger& logger) : service(config, fleet), log(logger) {}
+  ControlImpl service;
+  Logger& log;
+  Fd listener;
+  std::string path;
+  std::unique_ptr<grpc::Server> server;
+};
+
+ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+ControlServer::~ControlServer() {
+  ::unlink(state_->path.c_str());
+  state_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+}
+
+Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const Config& config, Fleet& fleet,
+                                                                         Logger& log) {
+  auto state = std::make_unique<State>(config, fleet, log);
+  state->path = config.control_path();
+  auto listener = listen_at(state->path);
+  if (!listener) return Err{listener.error()};
+  state->listener = std::move(listener).value();
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&state->service);
+  builder.SetMaxReceiveMessageSize(1 << 20);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
+  state->server = builder.BuildAndStart();
+  if (!state->server) return Err{std::string("gRPC server did not start")};
+  state->server->GetHealthCheckService()->SetServingStatus(pb::Control::service_full_name(), true);
+  return std::unique_ptr<ControlServer>(new ControlServer(std::move(state)));
+}
+
+int ControlServer::poll_fd() const {
+  return state_->listener.get();
+}
+
+void ControlServer::accept_callers() {
+  for (;;) {
+    Fd fd(::accept4(state_->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+    if (!fd) return;
+    ucred who{};
+    if (!may_call(fd.get(), who)) {
+      state_->log.warn(
+          "control: call of pid {}, uid {}, gid {} refused: not root, not uid {}, not in group {}", who.pid,
+          who.uid, who.gid, ::geteuid(), ::getegid());
+      continue;
+    }
+    grpc::AddInsecureChannelFromFd(state_->server.get(), fd.release());
+  }
+}
+
+}  // namespace arancini::curated
