@@ -1,0 +1,174 @@
+"""Starts the real pipeline (curated --supervise with its own nats-server) in temporary directories and talks to it with
+the operator's tools. For tests: every wait has a deadline and a condition."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+BUILD = os.environ.get("ARANCINI_BUILD") or os.path.join(os.path.dirname(__file__), "..", "..", "build")
+BUILD = os.path.abspath(BUILD)
+REPO = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+SKIP = 77
+
+
+def binary(name):
+    folder = {"ingestd": "ingestd", "publishd": "publishd", "curated": "curated"}.get(name, "tools")
+    return os.path.join(BUILD, folder, name)
+
+
+def skip(why):
+    print("skipped:", why)
+    sys.exit(SKIP)
+
+
+def wait_for(what, condition, seconds=30, step=0.05):
+    """Polls until condition() is truthy and returns it; fails with `what` at the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not in {seconds} s: {what}")
+        time.sleep(step)
+
+
+class Pipeline:
+    def __init__(self, shards=2, settings=None, prefix=(), bmp="127.0.0.1:0", metrics="127.0.0.1:0", args=()):
+        """settings: {table: {key: value}} for the TOML file. prefix: command prefix, e.g. `ip netns exec X`."""
+        self.dir = tempfile.mkdtemp(prefix="arancini-test-")
+        base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir
+        self.run_dir = tempfile.mkdtemp(prefix="arancini-run-", dir=base)
+        self.prefix = list(prefix)
+        self.args = ["--supervise", "--config", os.path.join(self.dir, "arancini.toml"), "--runtime-dir", self.run_dir,
+                     "--state-dir", os.path.join(self.dir, "state"), "--bmp-listen", bmp, "--metrics-listen", metrics,
+                     "--nats", "embedded", "--shards", str(shards), *args]
+        tables = {"curation": {"session_grace_s": 1.0, "resync_settle_s": 0.2, "resync_timeout_s": 3.0},
+                  "ring": {"size_bytes": 16 * 1024 * 1024}}
+        for table, keys in (settings or {}).items():
+            tables.setdefault(table, {}).update(keys)
+        with open(os.path.join(self.dir, "arancini.toml"), "w") as f:
+            for table, keys in tables.items():
+                f.write(f"[{table}]\n")
+                for key, value in keys.items():
+                    f.write(f"{key} = {json.dumps(value)}\n")
+        self.log_path = os.path.join(self.dir, "log")
+        self.process = None
+        self.start()
+
+    def start(self):
+        self.log = open(self.log_path, "ab")
+        self.process = subprocess.Popen(self.prefix + [binary("curated"), *self.args], stdout=subprocess.PIPE,
+                                        stderr=self.log, text=True)
+        line = ""
+        while not line.startswith("arancini ready:"):
+            line = self.process.stdout.readline()
+            if not line:
+                raise AssertionError("the pipeline did not start:\n" + self.log_text())
+        words = dict(w.split("=", 1) for w in line.split()[2:])
+        self.bmp = words["bmp"]
+        host, port = words["bmp"].rsplit(":", 1)
+        self.bmp_address = (host.strip("[]"), int(port))
+        self.nats = words["nats"]
+        self.metrics = words["metrics"]
+
+    def log_text(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()[-8000:]
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise AssertionError("SIGTERM did not stop the pipeline:\n" + self.log_text())
+        self.log.close()
+        return self.process.returncode
+
+    def close(self):
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            shutil.rmtree(self.dir, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind and not issubclass(kind, SystemExit):
+            print("---- log of the pipeline ----\n" + self.log_text(), file=sys.stderr)
+        self.close()
+
+    # -- the operator's tools ------------------------------------------------------------------------------------
+    def command(self, *args, check=True, timeout=120):
+        r = subprocess.run(self.prefix + list(args), capture_output=True, text=True, timeout=timeout)
+        if check and r.returncode != 0:
+            raise AssertionError(f"{' '.join(args)}: exit {r.returncode}\n{r.stdout[-2000:]}{r.stderr[-2000:]}")
+        return r
+
+    def aranctl(self, *args, check=True, timeout=120):
+        return self.command(binary("aranctl"), "--runtime-dir", self.run_dir, *args, check=check, timeout=timeout)
+
+    def status(self):
+        return json.loads(self.aranctl("status", "--json").stdout)
+
+    def routers(self):
+        out = json.loads(self.aranctl("routers", "--json").stdout)
+        return out["routers"] if isinstance(out, dict) else out
+
+    def peers(self):
+        out = json.loads(self.aranctl("peers", "--json").stdout)
+        return out["peers"] if isinstance(out, dict) else out
+
+    def fold_text(self):
+        return self.aranctl("fold", "--nats", self.nats, "--json").stdout
+
+    def fold(self):
+        return [json.loads(line) for line in self.fold_text().splitlines()]
+
+    def audit(self, check=True):
+        return json.loads(self.aranctl("audit", "--nats", self.nats, "--json", check=check).stdout)
+
+    def metrics_text(self):
+        return urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10).read().decode()
+
+    def metric(self, name):
+        """Sum over all label sets."""
+        total = 0.0
+        for line in self.metrics_text().splitlines():
+            if line.split("{")[0].split(" ")[0] == name:
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def pid(self, process):
+        for p in self.status()["processes"]:
+            if p["name"] == process:
+                return int(p["pid"])
+        raise AssertionError(f"no process {process}")
+
+    def drained(self):
+        """All rings are empty: what was written is acked."""
+        return all(int(s["ring_used_bytes"]) == 0 for s in self.status()["shards"])
+
+
+def folded_equals(pipeline, expected_lines, seconds=60):
+    """Waits until fold gives exactly the expected lines (a list of JSON texts, sorted as fold sorts)."""
+    def same():
+        return pipeline.fold_text().splitlines() == expected_lines
+    try:
+        wait_for("fold equals the expected table", same, seconds, step=0.3)
+    except AssertionError:
+        got, want = set(pipeline.fold_text().splitlines()), set(expected_lines)
+        for line in sorted(want - got)[:5]:
+            print("missing:", line, file=sys.stderr)
+        for line in sorted(got - want)[:5]:
+            print("extra:  ", line, file=sys.stderr)
+        raise

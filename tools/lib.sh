@@ -1,0 +1,48 @@
+# Shared by tools/up, tools/test and tools/bench: what to install, how to build. Sourced by bash.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=${ARANCINI_BUILD:-$ROOT/build}
+
+PACKAGES_BUILD="g++ meson ninja-build pkg-config ccache liburing-dev libboost-dev capnproto libcapnp-dev libnats-dev libsystemd-dev
+  protobuf-compiler libprotobuf-dev libgrpc++-dev protobuf-compiler-grpc libcli11-dev libtomlplusplus-dev libspdlog-dev
+  libfmt-dev prometheus-cpp-dev nlohmann-json3-dev"
+PACKAGES_RUN="nats-server"
+PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 xz-utils iproute2 procps gobgpd frr bc clang-format-14 clang-tidy-14
+  python3-grpcio systemd"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$(basename "$0"): $*"; exit 1; }
+
+# install_missing PACKAGE...: what dpkg does not have yet, as root or through sudo.
+install_missing() {
+  local missing=() p sudo=()
+  for p in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  say "installing: ${missing[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "these Debian packages are missing and there is no sudo: ${missing[*]}"
+    sudo=(sudo)
+  fi
+  local log; log=$(mktemp)
+  if ! { "${sudo[@]}" apt-get update && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+         apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    tail -20 "$log" >&2; rm -f "$log"
+    die "apt-get could not install: ${missing[*]}"
+  fi
+  rm -f "$log"
+}
+
+# build_tree DIR [MESON ARGS...]: configures once, builds always. Quiet unless it fails.
+build_tree() {
+  local dir=$1; shift
+  local log; log=$(mktemp)
+  export CC=${CC:-gcc} CXX=${CXX:-g++}
+  if [ ! -f "$dir/build.ninja" ]; then
+    if ! meson setup "$@" "$dir" "$ROOT" >"$log" 2>&1; then cat "$log" >&2; rm -f "$log"; die "meson setup failed"; fi
+  else
+    if ! meson configure "$dir" "$@" >"$log" 2>&1; then cat "$log" >&2; rm -f "$log"; die "meson configure failed"; fi
+  fi
+  if ! ninja -C "$dir" >"$log" 2>&1; then grep -v '^\[' "$log" | tail -40 >&2; rm -f "$log"; die "the build failed"; fi
+  rm -f "$log"
+}
