@@ -6,7 +6,9 @@ namespace arancini::tools {
 
 namespace {
 
-void put8(std::string& out, std::uint64_t v) { out += static_cast<char>(v & 0xff); }
+void put8(std::string& out, std::uint64_t v) {
+  out += static_cast<char>(v & 0xff);
+}
 void put16(std::string& out, std::uint64_t v) {
   put8(out, v >> 8);
   put8(out, v);
@@ -24,7 +26,8 @@ void put_address(std::string& out, const IpAddress& a) {
 }
 
 void patch(std::string& out, std::size_t at, std::uint64_t v, int bytes) {
-  for (int i = 0; i < bytes; ++i) out[at + static_cast<std::size_t>(i)] = static_cast<char>(v >> (8 * (bytes - 1 - i)));
+  for (int i = 0; i < bytes; ++i)
+    out[at + static_cast<std::size_t>(i)] = static_cast<char>(v >> (8 * (bytes - 1 - i)));
 }
 
 // Writes a length field when it goes out of scope: 4 bytes at `at`, counting from `from`.
@@ -139,8 +142,8 @@ void append_initiation(std::string& out, std::string_view sys_name, std::string_
   put_tlv(out, 2, sys_name);
 }
 
-void append_peer_up(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, std::uint32_t local_asn,
-                    std::uint32_t local_bgp_id) {
+void append_peer_up(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns,
+                    std::uint32_t local_asn, std::uint32_t local_bgp_id) {
   const BmpMessage message(out, 3);
   put_peer(out, peer, timestamp_ns);
   out.append(16, '\0');  // local address: not known
@@ -150,7 +153,8 @@ void append_peer_up(std::string& out, const PeerIdentity& peer, std::uint64_t ti
   put_open(out, peer.asn, peer.bgp_id);
 }
 
-void append_peer_down(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, std::uint8_t reason) {
+void append_peer_down(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns,
+                      std::uint8_t reason) {
   const BmpMessage message(out, 2);
   put_peer(out, peer, timestamp_ns);
   put8(out, reason);
@@ -231,7 +235,8 @@ void append_withdraw(std::string& out, const PeerIdentity& peer, std::uint64_t t
   out += mp;
 }
 
-void append_end_of_rib(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, Family family) {
+void append_end_of_rib(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns,
+                       Family family) {
   append_withdraw(out, peer, timestamp_ns, family, {});
 }
 

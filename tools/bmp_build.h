@@ -31,9 +31,10 @@ struct PathAttributes {
 
 void append_initiation(std::string& out, std::string_view sys_name, std::string_view sys_descr);
 // OPENs of both sides with 4-byte AS and IPv4/IPv6 unicast.
-void append_peer_up(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, std::uint32_t local_asn,
-                    std::uint32_t local_bgp_id);
-void append_peer_down(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, std::uint8_t reason);
+void append_peer_up(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns,
+                    std::uint32_t local_asn, std::uint32_t local_bgp_id);
+void append_peer_down(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns,
+                      std::uint8_t reason);
 // Announces prefixes of one family: IPv4 in the classic fields, IPv6 in MP_REACH_NLRI.
 void append_announce(std::string& out, const PeerIdentity& peer, std::uint64_t timestamp_ns, Family family,
                      const PathAttributes& attributes, const std::vector<Prefix>& prefixes);

@@ -1,4 +1,5 @@
-// bmpgen: deterministic BMP load. A table dump per router and peer, then churn; --truth writes the table that must come out.
+// bmpgen: deterministic BMP load. A table dump per router and peer, then churn; --truth writes the table that
+// must come out.
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -73,8 +74,10 @@ struct LengthShare {
   std::uint8_t length;
   std::uint32_t percent;
 };
-constexpr LengthShare kV4Lengths[] = {{24, 60}, {23, 10}, {22, 12}, {21, 5}, {20, 5}, {19, 3}, {18, 2}, {17, 1}, {16, 2}};
-constexpr LengthShare kV6Lengths[] = {{48, 50}, {32, 14}, {44, 12}, {40, 9}, {36, 5}, {29, 3}, {46, 3}, {47, 2}, {42, 2}};
+constexpr LengthShare kV4Lengths[] = {{24, 60}, {23, 10}, {22, 12}, {21, 5}, {20, 5},
+                                      {19, 3},  {18, 2},  {17, 1},  {16, 2}};
+constexpr LengthShare kV6Lengths[] = {{48, 50}, {32, 14}, {44, 12}, {40, 9}, {36, 5},
+                                      {29, 3},  {46, 3},  {47, 2},  {42, 2}};
 
 template <std::size_t N>
 std::uint8_t pick_length(const LengthShare (&shares)[N], Random& random) {
@@ -230,7 +233,9 @@ void append_truth(const Options& options, const Table& table, const Session& ses
       u.prefix_address = prefix_address(table.prefixes[i]);
       u.prefix_length = table.prefixes[i].length;
       u.announced = true;
-      const auto present = [&](wire::AttrType t) { u.attributes_present |= 1ULL << static_cast<unsigned>(t); };
+      const auto present = [&](wire::AttrType t) {
+        u.attributes_present |= 1ULL << static_cast<unsigned>(t);
+      };
       present(wire::AttrType::Origin);
       present(wire::AttrType::AsPath);
       present(table.families[i] == kIpv4Unicast ? wire::AttrType::NextHop : wire::AttrType::MpReach);
@@ -284,7 +289,8 @@ void send_sessions(std::vector<Sender>& senders) {
     }
     for (Sender& s : senders) {
       if (static_cast<std::size_t>(s.offset) >= s.size) continue;
-      const ssize_t n = ::sendfile(s.socket.get(), s.source.get(), &s.offset, s.size - static_cast<std::size_t>(s.offset));
+      const ssize_t n =
+          ::sendfile(s.socket.get(), s.source.get(), &s.offset, s.size - static_cast<std::size_t>(s.offset));
       if (n < 0 && errno != EAGAIN && errno != EINTR) {
         throw std::runtime_error(fmt::format("the collector closed a session: {}", std::strerror(errno)));
       }
@@ -383,25 +389,32 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   CLI::App app{
-      "Makes BMP sessions of routers that never were: a table dump per peer (Internet-like prefix lengths, attribute\n"
-      "sets shared as in real tables), End-of-RIB, then churn of single-prefix UPDATEs. The same seed, the same bytes."};
+      "Makes BMP sessions of routers that never were: a table dump per peer (Internet-like prefix lengths, "
+      "attribute\n"
+      "sets shared as in real tables), End-of-RIB, then churn of single-prefix UPDATEs. The same seed, the "
+      "same bytes."};
   Options o;
   app.set_version_flag("--version", ARANCINI_VERSION);
   auto* to = app.add_option("--to", o.to, "collector, ADDRESS:PORT");
-  auto* out = app.add_option("--out", o.out, "write the session to a file instead (FILE.K for several routers)");
+  auto* out =
+      app.add_option("--out", o.out, "write the session to a file instead (FILE.K for several routers)");
   to->excludes(out);
   app.add_option("--routers", o.routers, "routers, each with a session and an address of its own")
       ->check(CLI::Range(1U, 10000U));
   app.add_option("--peers", o.peers, "peers of each router")->check(CLI::Range(1U, 60000U));
   app.add_option("--prefixes", o.prefixes, "prefixes of each peer")->check(CLI::Range(0U, 20000000U));
   app.add_option("--v6-percent", o.v6_percent, "share of IPv6 prefixes")->check(CLI::Range(0U, 100U));
-  app.add_option("--nlri-per-update", o.nlri_per_update, "an UPDATE of the dump carries 1 to this many prefixes")
+  app.add_option("--nlri-per-update", o.nlri_per_update,
+                 "an UPDATE of the dump carries 1 to this many prefixes")
       ->check(CLI::Range(1U, 200U));
   app.add_option("--churn", o.churn, "single-prefix UPDATEs after the dump, of each router");
-  app.add_option("--withdraw-percent", o.withdraw_percent, "share of withdrawals in the churn")->check(CLI::Range(0U, 100U));
-  app.add_option("--hold", o.hold_s, "seconds to keep the sessions open at the end")->check(CLI::NonNegativeNumber);
+  app.add_option("--withdraw-percent", o.withdraw_percent, "share of withdrawals in the churn")
+      ->check(CLI::Range(0U, 100U));
+  app.add_option("--hold", o.hold_s, "seconds to keep the sessions open at the end")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", o.seed, "same seed, same bytes");
-  app.add_option("--source", o.source, "address of the first router; the next ones count up (default 127.0.1.1)");
+  app.add_option("--source", o.source,
+                 "address of the first router; the next ones count up (default 127.0.1.1)");
   app.add_option("--truth", o.truth, "write the final table, in the format of `aranctl fold --json`");
   app.add_flag("--terminate", o.terminate, "end each session with a Termination message");
   CLI11_PARSE(app, argc, argv);

@@ -36,8 +36,8 @@ struct Totals {
   std::uint64_t bytes = 0;
 };
 
-// Sends `data` message by message where a rate is asked for, else in one go. Bytes that do not frame are sent as they
-// are: a damaged recording is a test of the collector.
+// Sends `data` message by message where a rate is asked for, else in one go. Bytes that do not frame are sent
+// as they are: a damaged recording is a test of the collector.
 void play(int fd, std::span<const std::byte> data, double rate, Totals& totals) {
   const std::uint64_t start = arancini::clock_ns(CLOCK_MONOTONIC);
   std::uint64_t sent = 0;
@@ -49,7 +49,8 @@ void play(int fd, std::span<const std::byte> data, double rate, Totals& totals) 
     at = whole ? at + frame.size_bytes : data.size();
     ++sent;
     if (rate > 0) {
-      const std::uint64_t due = start + static_cast<std::uint64_t>(static_cast<double>(sent - 1) * 1e9 / rate);
+      const std::uint64_t due =
+          start + static_cast<std::uint64_t>(static_cast<double>(sent - 1) * 1e9 / rate);
       const timespec until{static_cast<time_t>(due / 1'000'000'000), static_cast<long>(due % 1'000'000'000)};
       ::clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
       arancini::tools::send_all(fd, data.subspan(unsent_from, at - unsent_from));
@@ -79,8 +80,8 @@ void run(const Options& options) {
   }
   const double seconds = static_cast<double>(arancini::clock_ns(CLOCK_MONOTONIC) - start) * 1e-9;
   if (!options.quiet) {
-    fmt::print("{} sessions, {} messages, {} bytes in {:.3f} s\n", sessions.size() * options.loops, totals.messages,
-               totals.bytes, seconds);
+    fmt::print("{} sessions, {} messages, {} bytes in {:.3f} s\n", sessions.size() * options.loops,
+               totals.messages, totals.bytes, seconds);
   }
 }
 
@@ -94,8 +95,10 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", ARANCINI_VERSION);
   app.add_option("--to", options.to, "collector, ADDRESS:PORT")->required();
   app.add_option("--source", options.source, "local address to connect from (the router's identity)");
-  app.add_option("--rate", options.rate, "messages per second, 0 for as fast as it goes")->check(CLI::NonNegativeNumber);
-  app.add_option("--hold", options.hold_s, "seconds to keep the last session open")->check(CLI::NonNegativeNumber);
+  app.add_option("--rate", options.rate, "messages per second, 0 for as fast as it goes")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--hold", options.hold_s, "seconds to keep the last session open")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--retry", options.retry_s, "seconds to retry a refused connection (default 5)");
   app.add_option("--loop", options.loops, "play everything that often")->check(CLI::PositiveNumber);
   app.add_flag("--quiet", options.quiet, "print nothing when all is well");

@@ -47,7 +47,9 @@ Endpoint endpoint(const std::string& host, std::uint16_t port) {
   return e;
 }
 
-const sockaddr* as_sockaddr(const Endpoint& e) { return reinterpret_cast<const sockaddr*>(&e.storage); }
+const sockaddr* as_sockaddr(const Endpoint& e) {
+  return reinterpret_cast<const sockaddr*>(&e.storage);
+}
 
 }  // namespace
 
@@ -60,7 +62,8 @@ Fd connect_router(const SocketAddress& to, const std::string& source, double ret
     if (!source.empty()) {
       const Endpoint local = endpoint(source, 0);
       if (::bind(fd.get(), as_sockaddr(local), local.size) != 0) {
-        throw std::runtime_error(fmt::format("cannot use source address {}: {}", source, std::strerror(errno)));
+        throw std::runtime_error(
+            fmt::format("cannot use source address {}: {}", source, std::strerror(errno)));
       }
     }
     const int one = 1;
@@ -69,8 +72,8 @@ Fd connect_router(const SocketAddress& to, const std::string& source, double ret
     if (::connect(fd.get(), as_sockaddr(remote), remote.size) == 0) return fd;
     const int error = errno;
     if (clock_ns(CLOCK_MONOTONIC) >= deadline) {
-      throw std::runtime_error(
-          fmt::format("cannot connect to {}: {}; is the collector listening there?", to.to_string(), std::strerror(error)));
+      throw std::runtime_error(fmt::format("cannot connect to {}: {}; is the collector listening there?",
+                                           to.to_string(), std::strerror(error)));
     }
     const timespec pause{0, 50'000'000};
     ::nanosleep(&pause, nullptr);
@@ -81,7 +84,8 @@ void send_all(int fd, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const ssize_t n = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) throw std::runtime_error(fmt::format("the collector closed the session: {}", std::strerror(errno)));
+    if (n <= 0)
+      throw std::runtime_error(fmt::format("the collector closed the session: {}", std::strerror(errno)));
     bytes = bytes.subspan(static_cast<std::size_t>(n));
   }
 }

@@ -16,7 +16,8 @@ inline std::uint64_t clock_ns(clockid_t id) {
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Nanoseconds since 1970 (CLOCK_REALTIME): what consumers see. May jump; order and suppression never use it.
+  // Nanoseconds since 1970 (CLOCK_REALTIME): what consumers see. May jump; order and suppression never use
+  // it.
   [[nodiscard]] virtual std::uint64_t realtime_ns() const = 0;
   // Nanoseconds since boot, with sleep (CLOCK_BOOTTIME): timers and heartbeats.
   [[nodiscard]] virtual std::uint64_t boottime_ns() const = 0;

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 #include <sched.h>
 
+#include <toml++/toml.h>
 #include <CLI/CLI.hpp>
 #include <bit>
 #include <cmath>
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
-#include <toml++/toml.h>
 
 #include "common/base/types.h"
 
@@ -118,7 +118,8 @@ const std::initializer_list<std::pair<std::string_view, PublishFormat>> kFormatW
     {"batch-v2", PublishFormat::BatchV2}};
 
 template <class E>
-E word_to(std::initializer_list<std::pair<std::string_view, E>> words, const std::string& word, const char* flag) {
+E word_to(std::initializer_list<std::pair<std::string_view, E>> words, const std::string& word,
+          const char* flag) {
   for (const auto& [w, v] : words) {
     if (w == word) return v;
   }
@@ -134,7 +135,8 @@ std::uint32_t usable_cores() {
 
 void check(const Config& c, const std::string& where) {
   if (!std::has_single_bit(c.ring.size_bytes)) {
-    throw ConfigError(fmt::format("{}: ring.size_bytes must be a power of two, not {}", where, c.ring.size_bytes));
+    throw ConfigError(
+        fmt::format("{}: ring.size_bytes must be a power of two, not {}", where, c.ring.size_bytes));
   }
   if (c.instance.name.empty() || c.nats.subject_prefix.empty()) {
     throw ConfigError(fmt::format("{}: instance.name and nats.subject_prefix must not be empty", where));
@@ -158,7 +160,8 @@ std::string_view to_string(PublishFormat format) {
 }
 
 std::string SocketAddress::to_string() const {
-  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port) : fmt::format("[{}]:{}", host, port);
+  return host.find(':') == std::string::npos ? fmt::format("{}:{}", host, port)
+                                             : fmt::format("[{}]:{}", host, port);
 }
 
 SocketAddress parse_socket_address(std::string_view text, const std::string& what) {
@@ -226,8 +229,9 @@ Config parse_config(std::string_view text, const std::string& name) {
     Section s(root, "ring", name);
     // A ring must hold several records of the largest size, or one message could never be reserved.
     s.number("size_bytes", c.ring.size_bytes, 16ULL << 20, 1ULL << 40);
-    s.choice("hugepages", c.ring.hugepages,
-             {{"auto", HugepageMode::Auto}, {"require", HugepageMode::Require}, {"never", HugepageMode::Never}});
+    s.choice(
+        "hugepages", c.ring.hugepages,
+        {{"auto", HugepageMode::Auto}, {"require", HugepageMode::Require}, {"never", HugepageMode::Never}});
     s.finish();
   }
   {
@@ -269,7 +273,7 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths", "bmp",     "shards", "ring",
+    static constexpr std::string_view kKnown[] = {"instance", "paths", "bmp",     "shards",  "ring",
                                                   "curation", "nats",  "publish", "metrics", "log"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
@@ -281,7 +285,8 @@ Config parse_config(std::string_view text, const std::string& name) {
 }
 
 void ConfigFlags::add_to(CLI::App& app) {
-  app.add_option("--config", config, "configuration file (TOML), default /etc/arancini/arancini.toml if it exists");
+  app.add_option("--config", config,
+                 "configuration file (TOML), default /etc/arancini/arancini.toml if it exists");
   app.add_option("--runtime-dir", runtime_dir, "rings, stats pages and sockets live here");
   app.add_option("--state-dir", state_dir, "what must survive a reboot lives here");
   app.add_option("--bmp-listen", bmp_listen, "ADDRESS:PORT for BMP sessions");
@@ -304,14 +309,16 @@ Config load_config(const ConfigFlags& flags) {
     std::string text;
     char buffer[4096];
     std::size_t n = 0;
-    while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0 && text.size() < (1U << 20)) text.append(buffer, n);
+    while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0 && text.size() < (1U << 20))
+      text.append(buffer, n);
     std::fclose(f);
     c = parse_config(text, file);
   }
   if (flags.runtime_dir) c.paths.runtime_dir = *flags.runtime_dir;
   if (flags.state_dir) c.paths.state_dir = *flags.state_dir;
   if (flags.bmp_listen) c.bmp.listen = parse_socket_address(*flags.bmp_listen, "--bmp-listen");
-  if (flags.metrics_listen) c.metrics.listen = parse_socket_address(*flags.metrics_listen, "--metrics-listen");
+  if (flags.metrics_listen)
+    c.metrics.listen = parse_socket_address(*flags.metrics_listen, "--metrics-listen");
   if (flags.nats) c.nats.url = *flags.nats;
   if (flags.shards) c.shards.count = *flags.shards;
   if (flags.io) c.bmp.io = word_to(kIoWords, *flags.io, "--io");
@@ -323,14 +330,20 @@ Config load_config(const ConfigFlags& flags) {
   return c;
 }
 
-std::string Config::ring_path(std::uint32_t shard) const { return fmt::format("{}/ring-{}", paths.runtime_dir, shard); }
+std::string Config::ring_path(std::uint32_t shard) const {
+  return fmt::format("{}/ring-{}", paths.runtime_dir, shard);
+}
 std::string Config::ingestd_stats_path(std::uint32_t shard) const {
   return fmt::format("{}/ingestd@{}.stats", paths.runtime_dir, shard);
 }
 std::string Config::handover_path(std::uint32_t shard) const {
   return fmt::format("{}/ingestd@{}.handover", paths.runtime_dir, shard);
 }
-std::string Config::publishd_stats_path() const { return paths.runtime_dir + "/publishd.stats"; }
-std::string Config::control_path() const { return paths.runtime_dir + "/curated.sock"; }
+std::string Config::publishd_stats_path() const {
+  return paths.runtime_dir + "/publishd.stats";
+}
+std::string Config::control_path() const {
+  return paths.runtime_dir + "/curated.sock";
+}
 
 }  // namespace arancini

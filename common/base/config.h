@@ -73,8 +73,9 @@ struct Config {
   } nats;
   struct Publish {
     PublishFormat format = PublishFormat::UpdateV1Concat;
-    std::uint32_t batch_bytes = 64 * 1024;  // a message is sent when this is reached, or when nothing more waits
-    std::uint32_t batch_count = 1024;       // updates in one message at most
+    std::uint32_t batch_bytes =
+        64 * 1024;                     // a message is sent when this is reached, or when nothing more waits
+    std::uint32_t batch_count = 1024;  // updates in one message at most
   } publish;
   struct Metrics {
     SocketAddress listen{"127.0.0.1", 8080};
@@ -95,7 +96,8 @@ struct Config {
 
 // Flags of DESIGN 7 that all daemons share. Absent ones leave what the file says.
 struct ConfigFlags {
-  std::optional<std::string> config, runtime_dir, state_dir, bmp_listen, metrics_listen, nats, io, log_level, format;
+  std::optional<std::string> config, runtime_dir, state_dir, bmp_listen, metrics_listen, nats, io, log_level,
+      format;
   std::optional<std::uint32_t> shards;
   bool check_config = false;
   void add_to(CLI::App& app);

@@ -9,27 +9,27 @@ namespace arancini {
 enum class ErrorCode : std::uint32_t {
   None = 0,
   // BMP session (1xx)
-  BmpBadVersion = 101,        // common header version is not 3 (RFC 7854 4.1); session closed
-  BmpTooLong = 102,           // message length above the configured limit; session closed
-  BmpTooShort = 103,          // message length below the header that its type needs; session closed
-  BmpUnknownType = 104,       // message type not known; message skipped
+  BmpBadVersion = 101,   // common header version is not 3 (RFC 7854 4.1); session closed
+  BmpTooLong = 102,      // message length above the configured limit; session closed
+  BmpTooShort = 103,     // message length below the header that its type needs; session closed
+  BmpUnknownType = 104,  // message type not known; message skipped
   BmpMalformedPeerHeader = 105,
-  BmpMalformedPeerUp = 106,   // OPENs or lengths do not parse; message used as far as it does
+  BmpMalformedPeerUp = 106,  // OPENs or lengths do not parse; message used as far as it does
   BmpMalformedPeerDown = 107,
   BmpMalformedTlv = 108,
-  BmpUnknownPeer = 109,       // Route Monitoring for a peer without Peer Up; accepted, counted
-  BmpTruncated = 110,         // session ended within a message
+  BmpUnknownPeer = 109,  // Route Monitoring for a peer without Peer Up; accepted, counted
+  BmpTruncated = 110,    // session ended within a message
   BmpMirroredError = 111,
   // BGP in BMP (2xx)
   BgpBadMarker = 201,
-  BgpBadLength = 202,         // BGP header length does not fit the BMP message
+  BgpBadLength = 202,  // BGP header length does not fit the BMP message
   BgpNotUpdate = 203,
-  BgpUpdateMalformed = 204,   // lengths inside the UPDATE overrun; message skipped
+  BgpUpdateMalformed = 204,     // lengths inside the UPDATE overrun; message skipped
   BgpAttributeMalformed = 205,  // RFC 7606: treat-as-withdraw
   BgpAttributeDiscarded = 206,  // RFC 7606: attribute discard
   BgpNlriMalformed = 207,
-  BgpAddPathMismatch = 208,   // NLRI does not parse as negotiated, the other way is used
-  BgpAsWidthMismatch = 209,   // AS_PATH does not parse as the A flag says, the other width is used
+  BgpAddPathMismatch = 208,  // NLRI does not parse as negotiated, the other way is used
+  BgpAsWidthMismatch = 209,  // AS_PATH does not parse as the A flag says, the other width is used
   BgpUnsupportedFamily = 210,
   // Sessions and ownership (3xx)
   SessionReset = 301,
@@ -44,7 +44,7 @@ enum class ErrorCode : std::uint32_t {
   StreamUnusable = 502,
   PublishRejected = 503,
   PublishTimeout = 504,
-  PublishOutOfOrder = 505,    // expected last sequence did not match: the tail is read again
+  PublishOutOfOrder = 505,  // expected last sequence did not match: the tail is read again
 };
 
 // Short text for operators, e.g. "BMP message longer than the limit".

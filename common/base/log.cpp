@@ -19,7 +19,8 @@ Logger::Logger(std::string_view name, LogLevel level) : level_(level) {
 Logger::~Logger() {
   stop_.store(true, std::memory_order_release);
   written_.notify_one();
-  // notify_one() alone may be missed between the thread's check and its wait: change the value that it waits on.
+  // notify_one() alone may be missed between the thread's check and its wait: change the value that it waits
+  // on.
   if (Slot* slot = begin(LogLevel::Debug); slot != nullptr) {
     slot->size = 0;
     end();
@@ -60,8 +61,9 @@ void Logger::write_loop() {
     for (; at < written; ++at) {
       const Slot& slot = slots_[at % kSlots];
       if (slot.size > 0) {
-        const auto when = spdlog::log_clock::time_point(
-            std::chrono::duration_cast<spdlog::log_clock::duration>(std::chrono::nanoseconds(slot.realtime_ns)));
+        const auto when =
+            spdlog::log_clock::time_point(std::chrono::duration_cast<spdlog::log_clock::duration>(
+                std::chrono::nanoseconds(slot.realtime_ns)));
         const auto level = slot.level == LogLevel::Debug  ? spdlog::level::debug
                            : slot.level == LogLevel::Info ? spdlog::level::info
                            : slot.level == LogLevel::Warn ? spdlog::level::warn

@@ -13,9 +13,10 @@ namespace arancini {
 
 enum class LogLevel : std::uint8_t { Debug, Info, Warn, Error };
 
-// Lines from a hot thread to stderr without lock, allocation or system call on the hot side: the line is formatted
-// into a slot of a bounded single-producer queue, a thread of its own writes it. A full queue drops the line and counts
-// it; the count is written with the next line. Log state changes and operator faults only, never per message.
+// Lines from a hot thread to stderr without lock, allocation or system call on the hot side: the line is
+// formatted into a slot of a bounded single-producer queue, a thread of its own writes it. A full queue drops
+// the line and counts it; the count is written with the next line. Log state changes and operator faults
+// only, never per message.
 class Logger {
  public:
   static constexpr std::size_t kLineBytes = 480;
@@ -34,9 +35,9 @@ class Logger {
     Slot* slot = begin(level);
     if (slot == nullptr) return;
     try {
-      slot->size = static_cast<std::uint32_t>(
-          std::min(fmt::format_to_n(slot->text.data(), slot->text.size(), format, std::forward<Args>(args)...).size,
-                   slot->text.size()));
+      slot->size = static_cast<std::uint32_t>(std::min(
+          fmt::format_to_n(slot->text.data(), slot->text.size(), format, std::forward<Args>(args)...).size,
+          slot->text.size()));
     } catch (...) {
       slot->size = 0;
     }

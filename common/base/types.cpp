@@ -53,38 +53,25 @@ std::string IpAddress::to_string() const {
 
 std::string_view to_string(View view) {
   switch (view) {
-    case View::AdjInPre:
-      return "adj-in-pre";
-    case View::AdjInPost:
-      return "adj-in-post";
-    case View::AdjOutPre:
-      return "adj-out-pre";
-    case View::AdjOutPost:
-      return "adj-out-post";
-    case View::LocRib:
-      return "loc-rib";
+    case View::AdjInPre: return "adj-in-pre";
+    case View::AdjInPost: return "adj-in-post";
+    case View::AdjOutPre: return "adj-out-pre";
+    case View::AdjOutPost: return "adj-out-post";
+    case View::LocRib: return "loc-rib";
   }
   return "unknown";
 }
 
 std::string_view to_string(Reason reason) {
   switch (reason) {
-    case Reason::None:
-      return "none";
-    case Reason::PeerDown:
-      return "peerDown";
-    case Reason::SessionLost:
-      return "sessionLost";
-    case Reason::ResyncMissing:
-      return "resyncMissing";
-    case Reason::GraceExpired:
-      return "graceExpired";
-    case Reason::Policy:
-      return "policy";
-    case Reason::Operator:
-      return "operator";
-    case Reason::Dump:
-      return "dump";
+    case Reason::None: return "none";
+    case Reason::PeerDown: return "peerDown";
+    case Reason::SessionLost: return "sessionLost";
+    case Reason::ResyncMissing: return "resyncMissing";
+    case Reason::GraceExpired: return "graceExpired";
+    case Reason::Policy: return "policy";
+    case Reason::Operator: return "operator";
+    case Reason::Dump: return "dump";
   }
   return "unknown";
 }
@@ -146,12 +133,9 @@ std::string distinguisher_text(std::uint64_t distinguisher) {
     case 0:
       return std::to_string((distinguisher >> 32) & 0xffffU) + ":" +
              std::to_string(distinguisher & 0xffffffffU);
-    case 1:
-      return IpAddress::from_v4(word).to_string() + ":" + std::to_string(low);
-    case 2:
-      return std::to_string(word) + ":" + std::to_string(low);
-    default:
-      break;
+    case 1: return IpAddress::from_v4(word).to_string() + ":" + std::to_string(low);
+    case 2: return std::to_string(word) + ":" + std::to_string(low);
+    default: break;
   }
   // A type that nobody has defined: the parts as numbers, still reversible.
   return std::to_string(type) + ":" + std::to_string(word) + ":" + std::to_string(low);

@@ -23,11 +23,13 @@ TEST(Config, EmptyFileGivesTheDocumentedDefaults) {
 }
 
 TEST(Config, NamesFileLineAndKeyOfAMistake) {
-  EXPECT_EQ(error_of("[bmp]\nbacklog = \"x\"\n"), "f.toml:2: bmp.backlog must be a whole number from 1 to 65535");
+  EXPECT_EQ(error_of("[bmp]\nbacklog = \"x\"\n"),
+            "f.toml:2: bmp.backlog must be a whole number from 1 to 65535");
   EXPECT_EQ(error_of("[bmp]\n\nbaklog = 1\n"), "f.toml:3: unknown key bmp.baklog");
   EXPECT_EQ(error_of("[bpm]\n"), "f.toml:1: unknown table [bpm]");
   EXPECT_NE(error_of("[ring]\nsize_bytes = 50000000\n").find("power of two"), std::string::npos);
-  EXPECT_NE(error_of("[publish]\nformat = \"json\"\n").find("update-v1, update-v1-concat, batch-v2"), std::string::npos);
+  EXPECT_NE(error_of("[publish]\nformat = \"json\"\n").find("update-v1, update-v1-concat, batch-v2"),
+            std::string::npos);
   EXPECT_NE(error_of("[bmp\n").find("f.toml:1:"), std::string::npos);
   EXPECT_NE(error_of("[bmp]\nlisten = \"nowhere\"\n").find("f.toml:2: bmp.listen"), std::string::npos);
 }
