@@ -78,10 +78,6 @@ constexpr std::array kIngest{
     entry(I::RingFullEvents, "arancini_ingest_ring_full_total", kCounter, "Times that the ring had no room."),
     entry(I::SweepsRunning, "arancini_ingest_sweeps_running", kGauge, "Table sweeps in progress."),
     entry(I::LoopIterations, "arancini_ingest_loop_iterations_total", kCounter, "Rounds of the event loop."),
-    entry(I::HandoversFailed, "arancini_ingest_handovers_failed_total", kCounter,
-          "Sessions closed because the shard that owns the router did not take them."),
-    entry(I::AcceptErrors, "arancini_ingest_accept_errors_total", kCounter,
-          "Connections that could not be accepted for lack of descriptors or memory."),
 };
 
 using P = PublishMetric;

@@ -56,8 +56,6 @@ enum class IngestMetric : std::size_t {
   RingFullEvents,
   SweepsRunning,
   LoopIterations,
-  HandoversFailed,         // misplaced sessions closed because their owner did not take them
-  AcceptErrors,            // no descriptors or no memory for a new connection
   Count
 };
 

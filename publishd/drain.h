@@ -1,0 +1,174 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/config.h"
+#include "common/base/error.h"
+#include "common/metrics/metric_list.h"
+#include "common/schema/batch_expander.h"
+#include "publishd/ack_window.h"
+#include "publishd/broker.h"
+#include "publishd/group.h"
+#include "publishd/record_source.h"
+#include "publishd/subject.h"
+
+namespace arancini {
+class Logger;
+}
+
+// From rings to stream, exactly once and in order (docs/decisions/0002). Knows no NATS, no clock and no
+// thread: whoever calls do_work() drives it, the simulator included.
+namespace arancini::publishd {
+
+struct DrainOptions {
+  std::string subject_prefix = "arancini";
+  PublishFormat format = PublishFormat::UpdateV1Concat;
+  std::uint32_t batch_bytes = 64 * 1024;
+  std::uint32_t batch_count = 1024;
+  AckWindow::Limits in_flight;
+  std::uint64_t ack_timeout_ns = 10'000'000'000;
+  // A group is sent at the latest after this: while rings have more to read, and when they are empty but many
+  // messages are under way (with few, it is sent at once).
+  std::uint64_t linger_busy_ns = 20'000'000;
+  std::uint64_t linger_dry_ns = 1'000'000;
+  std::size_t eager_messages = 4;
+  std::size_t round_bytes = 256 * 1024;           // read from one ring before the next has its turn
+  std::size_t open_bytes = 64 * 1024 * 1024;      // in open groups; above, the oldest are sent
+  std::uint64_t stop_timeout_ns = 5'000'000'000;  // for acks, at stop
+  static DrainOptions from(const Config& config);
+};
+
+// Room that headers and subject take in a message at most; the rest of the broker's maximum is payload.
+inline constexpr std::size_t kHeaderReserveBytes = 1024;
+
+class Drain {
+ public:
+  // `log` may be null.
+  Drain(DrainOptions options, Broker& broker, Logger* log);
+  ~Drain();
+  Drain(const Drain&) = delete;
+  Drain& operator=(const Drain&) = delete;
+
+  // `name` comes back in Detached and stands in logs. Nothing of the ring is published before the stream was
+  // asked what it has of it.
+  void add_ring(std::unique_ptr<RecordSource> source, std::string name);
+
+  enum class Leave : std::uint8_t { Corrupt, Drained };
+  struct Detached {
+    std::string name;
+    Leave reason = Leave::Drained;
+  };
+  // Rings that were given up since the last call.
+  std::optional<Detached> poll_detached();
+
+  // One bounded round of all runners; returns how much was done, 0 when there is nothing to do. `now_ns`
+  // never goes back.
+  std::size_t do_work(std::uint64_t now_ns) noexcept;
+  // How long the caller may sleep after a round that did nothing, if no ring and no broker wakes it before.
+  [[nodiscard]] std::uint64_t idle_ns() const;
+  // Before sleeping: arms the doorbells and adds them to `waits`; false if a record has come meanwhile (do
+  // not sleep then). disarm() after either.
+  [[nodiscard]] bool arm(std::vector<FutexWait>& waits);
+  void disarm();
+  void heartbeat(std::uint64_t boottime_ns);
+
+  // No more reading: open groups are sent, acks waited for (bounded), heads released.
+  void stop(std::uint64_t now_ns);
+  [[nodiscard]] bool stopped() const { return phase_ == Phase::Stopped; }
+
+  enum class Phase : std::uint8_t {
+    Opening,  // waits for a session of the broker
+    Publishing,
+    Quiescing,   // something went wrong, or a ring came: waits for the open acks
+    BackingOff,  // before the next session, after one that brought nothing
+    Stopped,
+  };
+  [[nodiscard]] Phase phase() const { return phase_; }
+  // Why publishing stopped last; None while it works.
+  [[nodiscard]] ErrorCode trouble() const { return trouble_; }
+
+  // Counters and gauges, by PublishMetric; the owner copies them into the stats page.
+  [[nodiscard]] std::uint64_t metric(PublishMetric m) const { return metrics_[static_cast<std::size_t>(m)]; }
+  [[nodiscard]] std::size_t rings_connected() const;
+  [[nodiscard]] std::uint64_t floor() const { return floor_; }
+
+ private:
+  struct Ring;
+  enum class Step : std::uint8_t { Done, Blocked };
+
+  std::size_t run_acks();
+  std::size_t run_records();
+  std::size_t run_flush();
+  void run_release();
+  void run_detach();
+  void check_session();
+
+  bool load_record(Ring& ring);
+  Step consume(Ring& ring);
+  Step consume_barrier(Ring& ring);
+  Step consume_whole(Ring& ring);
+  Step consume_expanded(Ring& ring);
+  Group* room_in_group(Ring& ring, PublishFormat format, std::size_t bytes, std::uint32_t updates,
+                       bool& blocked);
+  bool send(Group& group);
+  void mark_corrupt(Ring& ring, std::string_view why);
+
+  void give_up(ErrorCode why, bool reconnect, std::string_view text);
+  void begin_session();
+  void adopt(Session session);
+  void adopt_ring(Ring& ring, const Tail& tail);
+  [[nodiscard]] std::size_t batch_limit() const;
+
+  void add(PublishMetric m, std::uint64_t n = 1) { metrics_[static_cast<std::size_t>(m)] += n; }
+  void set(PublishMetric m, std::uint64_t v) { metrics_[static_cast<std::size_t>(m)] = v; }
+
+  DrainOptions options_;
+  Broker& broker_;
+  Logger* log_;
+
+  std::vector<std::unique_ptr<Ring>>
+      rings_;                   // slots are never re-used: messages name them; null once detached
+  std::size_t first_ring_ = 0;  // whose turn it is
+  SubjectTable subjects_;
+  GroupTable groups_;
+  AckWindow window_;
+  std::vector<Detached> detached_;
+
+  Phase phase_ = Phase::Opening;
+  ErrorCode trouble_ = ErrorCode::None;
+  bool session_requested_ = false;
+  bool session_wanted_ = false;  // a ring came that the present session does not know
+  bool reconnect_ = false;
+  bool stopping_ = false;
+  bool release_due_ = false;
+  bool dry_ = false;      // the last round found all rings empty
+  bool blocked_ = false;  // the last round ended because the window was full
+  std::uint64_t now_ns_ = 0;
+  std::uint64_t deadline_ns_ = 0;  // of Quiescing and BackingOff
+  std::uint64_t stop_deadline_ns_ = 0;
+  std::uint64_t detach_check_ns_ = 0;
+  std::uint32_t fruitless_sessions_ = 0;  // in a row without a stored message
+  std::uint64_t stored_in_session_ = 0;
+  std::uint64_t session_began_ns_ = 0;
+  std::uint32_t id_salt_ = 0;  // see send()
+
+  std::uint64_t created_ns_ = 0;  // of the stream
+  std::uint64_t floor_ = 0;
+  std::size_t max_payload_bytes_ = 0;
+  std::array<char, 128> message_id_{};
+  std::array<char, 128> previous_id_{};
+
+  std::array<std::uint64_t, static_cast<std::size_t>(PublishMetric::Count)> metrics_{};
+};
+
+std::string_view to_string(Drain::Phase phase);
+
+}  // namespace arancini::publishd

@@ -1,0 +1,141 @@
+#include "publishd/instance.h"
+
+#include <fmt/format.h>
+#include <systemd/sd-daemon.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <stdexcept>
+
+namespace arancini::publishd {
+
+namespace {
+
+constexpr std::uint64_t kMillisecond = 1'000'000;
+constexpr std::uint64_t kBeatNs = 100 * kMillisecond;      // counters, heartbeats
+constexpr std::uint64_t kStatusNs = 1'000 * kMillisecond;  // systemd
+constexpr std::uint64_t kSleepMostNs = 500 * kMillisecond;
+
+void make_runtime_dir(const Config& config) {
+  std::error_code ec;
+  std::filesystem::create_directories(config.paths.runtime_dir, ec);
+  if (!std::filesystem::is_directory(config.paths.runtime_dir, ec)) {
+    throw std::runtime_error(config.paths.runtime_dir +
+                             ": the runtime directory cannot be made; set paths.runtime_dir");
+  }
+}
+
+}  // namespace
+
+Instance::Instance(Config config)
+    : config_(std::move(config)),
+      log_("publishd", parse_log_level(config_.log.level)),
+      jetstream_log_("publishd", parse_log_level(config_.log.level)),
+      attacher_log_("publishd", parse_log_level(config_.log.level)),
+      jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
+      drain_(DrainOptions::from(config_), jetstream_, &log_),
+      attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
+  make_runtime_dir(config_);
+  open_stats();
+}
+
+// While another publishd lives here, the page is its own.
+void Instance::open_stats() {
+  const std::string path = config_.publishd_stats_path();
+  if (auto other = StatsReader::open(path); other && other->writer_alive()) {
+    if (other->pid() != other_pid_)
+      log_.warn("another publishd (pid {}) works on {}; waiting", other->pid(), config_.paths.runtime_dir);
+    other_pid_ = other->pid();
+    return;
+  }
+  StatsWriter::Options o;
+  o.kind = shm::ProcessKind::Publishd;
+  o.now_realtime_ns = clock_.realtime_ns();
+  auto stats = StatsWriter::create(path, o);
+  if (stats) {
+    stats_ = std::move(stats).value();
+  } else if (other_pid_ != 1) {
+    log_.error("{}", stats.error());
+    other_pid_ = 1;  // said once
+  }
+}
+
+void Instance::run() {
+  log_.info("publishd {} started: format {}, NATS {}", ARANCINI_VERSION, to_string(config_.publish.format),
+            config_.nats.url);
+  beat(clock_.boottime_ns());
+  sd_notify(0, "READY=1");
+  while (!drain_.stopped()) {
+    // Read before the work: what comes during it makes the sleep return at once.
+    const std::uint32_t wake_seen = wake_.value();
+    const std::uint64_t now = clock_.boottime_ns();
+    if (stop_.load(std::memory_order_relaxed)) drain_.stop(now);
+    while (auto ring = attacher_.poll()) {
+      drain_.add_ring(std::make_unique<RingSource>(std::move(ring->reader)), std::move(ring->name));
+      next_beat_ns_ = 0;
+    }
+    const std::size_t work = drain_.do_work(now);
+    while (auto left = drain_.poll_detached()) {
+      attacher_.give_back(left->name, left->reason == Drain::Leave::Corrupt ? RingAttach::Reason::Corrupt
+                                                                            : RingAttach::Reason::Replaced);
+    }
+    if (now >= next_beat_ns_) beat(now);
+    if (work == 0) sleep(wake_seen);
+  }
+  beat(clock_.boottime_ns());
+  if (stats_) stats_->set_state(shm::ProcessState::Stopped);
+  sd_notify(0, "STOPPING=1");
+  const std::uint64_t open = drain_.metric(PublishMetric::MessagesInFlight);
+  if (open > 0) {
+    log_.warn("stopped with {} messages without ack; the rings keep them for the next start", open);
+  } else {
+    log_.info("stopped");
+  }
+}
+
+void Instance::sleep(std::uint32_t wake_seen) {
+  waits_.clear();
+  waits_.push_back({wake_.word(), wake_seen});
+  wake_.set_sleeping(true);
+  if (drain_.arm(waits_) && wake_.value() == wake_seen && !drain_.stopped()) {
+    futex_wait_any(waits_, std::min(drain_.idle_ns(), kSleepMostNs));
+  }
+  drain_.disarm();
+  wake_.set_sleeping(false);
+}
+
+void Instance::beat(std::uint64_t now) {
+  next_beat_ns_ = now + kBeatNs;
+  if (now >= next_status_ns_ && !stats_) open_stats();
+  if (stats_) write_stats(now);
+  drain_.heartbeat(now);
+
+  if (now < next_status_ns_) return;
+  next_status_ns_ = now + kStatusNs;
+  const std::string status = fmt::format("{}, {} rings, NATS {}", to_string(drain_.phase()),
+                                         drain_.rings_connected(), to_string(jetstream_.state()));
+  if (status != status_) sd_notifyf(0, "STATUS=%s", status.c_str());
+  status_ = status;
+  sd_notify(0, "WATCHDOG=1");
+}
+
+void Instance::write_stats(std::uint64_t now) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(PublishMetric::Count); ++i) {
+    const auto m = static_cast<PublishMetric>(i);
+    stats_->set(m, drain_.metric(m));
+  }
+  const bool publishing = drain_.phase() == Drain::Phase::Publishing;
+  stats_->set(PublishMetric::NatsConnected, jetstream_.session_alive() ? 1 : 0);
+  stats_->set(PublishMetric::NatsReconnects, jetstream_.reconnects());
+  stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());
+  const JetStream::State nats = jetstream_.state();
+  const bool degraded = nats == JetStream::State::Unreachable || nats == JetStream::State::StreamUnusable ||
+                        (!publishing && drain_.trouble() != ErrorCode::None);
+  stats_->set_state(stop_.load(std::memory_order_relaxed) ? shm::ProcessState::Draining
+                    : degraded                            ? shm::ProcessState::Degraded
+                    : publishing                          ? shm::ProcessState::Running
+                                                          : shm::ProcessState::Starting);
+  stats_->heartbeat(now);
+}
+
+}  // namespace arancini::publishd

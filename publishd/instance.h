@@ -1,0 +1,60 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "common/metrics/stats_file.h"
+#include "publishd/attacher.h"
+#include "publishd/drain.h"
+#include "publishd/jetstream.h"
+#include "publishd/ring_source.h"
+#include "publishd/wake.h"
+
+namespace arancini::publishd {
+
+// Nearly everything that the process owns. The thread that calls run() is the hot thread; the loggers have
+// one writer each.
+class Instance {
+ public:
+  // Throws std::runtime_error when the runtime directory cannot be used.
+  explicit Instance(Config config);
+
+  // Until a signal asked for the end and what was under way is settled, or given up.
+  void run();
+  // From a signal handler.
+  void request_stop() {
+    stop_.store(true, std::memory_order_relaxed);
+    wake_.bump();
+  }
+
+ private:
+  void open_stats();
+  void beat(std::uint64_t now_ns);
+  void write_stats(std::uint64_t now_ns);
+  void sleep(std::uint32_t wake_seen);
+
+  Config config_;
+  SystemClock clock_;
+  Logger log_;            // hot thread
+  Logger jetstream_log_;  // JetStream's thread
+  Logger attacher_log_;   // Attacher's thread
+  Wake wake_;
+  std::optional<StatsWriter> stats_;
+  std::uint32_t other_pid_ = 0;  // of a publishd that lives here
+  JetStream jetstream_;
+  Drain drain_;
+  Attacher attacher_;
+  std::vector<FutexWait> waits_;
+  std::uint64_t next_beat_ns_ = 0;
+  std::uint64_t next_status_ns_ = 0;
+  std::string status_;
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace arancini::publishd

@@ -1,0 +1,54 @@
+#include <sysexits.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <memory>
+
+#include "publishd/instance.h"
+
+namespace {
+
+arancini::publishd::Instance* g_instance = nullptr;  // for the signal handler alone
+
+void on_signal(int) {
+  if (g_instance != nullptr) g_instance->request_stop();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("publishd: drains all rings into NATS JetStream, each update once and in order", "publishd");
+  arancini::ConfigFlags flags;
+  flags.add_to(app);
+  app.set_version_flag("--version", std::string("publishd ") + ARANCINI_VERSION);
+  CLI11_PARSE(app, argc, argv);
+
+  std::unique_ptr<arancini::publishd::Instance> instance;
+  try {
+    arancini::Config config = arancini::load_config(flags);
+    if (flags.check_config) {
+      std::printf("configuration is valid\n");
+      return 0;
+    }
+    instance = std::make_unique<arancini::publishd::Instance>(std::move(config));
+  } catch (const arancini::ConfigError& e) {
+    std::fprintf(stderr, "publishd: %s\n", e.what());
+    return EX_CONFIG;
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "publishd: %s\n", e.what());
+    return EX_OSERR;
+  }
+  g_instance = instance.get();
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  instance->run();
+  std::signal(SIGTERM, SIG_IGN);
+  std::signal(SIGINT, SIG_IGN);
+  g_instance = nullptr;
+  return 0;
+}

@@ -1,0 +1,180 @@
+#include <fmt/format.h>
+
+#include "tests/publishd/harness.h"
+
+// publishd as a process against a real nats-server; the test is the ingestd.
+namespace arancini::publishd::test {
+namespace {
+
+class Publishd : public testing::Test {
+ protected:
+  void start(const std::string& format = "update-v1-concat") { start(publishd_, format); }
+  void start(Child& child, const std::string& format = "update-v1-concat") {
+    child.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--nats", nats_.url(),
+                 "--shards", std::to_string(shards_), "--format", format},
+                dir_.path() + "/publishd.log");
+  }
+  std::string config() {
+    const std::string path = dir_.path() + "/arancini.toml";
+    std::FILE* f = std::fopen(path.c_str(), "we");
+    std::fputs(toml_.c_str(), f);
+    std::fclose(f);
+    return path;
+  }
+  std::string ring(std::uint32_t shard) {
+    std::filesystem::create_directories(dir_.path() + "/run");
+    return fmt::format("{}/run/ring-{}", dir_.path(), shard);
+  }
+  [[nodiscard]] std::string log() const { return text_of_file(dir_.path() + "/publishd.log"); }
+  [[nodiscard]] bool logged(const std::string& what) const { return log().find(what) != std::string::npos; }
+
+  void expect_all(const std::vector<RingFeed*>& feeds) {
+    const StreamCheck c = read_stream(nats_.url());
+    std::uint64_t written = 0;
+    for (RingFeed* f : feeds) {
+      written += f->written();
+      EXPECT_EQ(c.gaps(f->writer().writer_id(), f->written()), 0U);
+    }
+    EXPECT_EQ(c.updates, written);
+    EXPECT_EQ(c.repeats, 0U);
+    EXPECT_EQ(c.disorder, 0U);
+    EXPECT_EQ(c.wrong, 0U);
+    if (HasFailure()) std::fprintf(stderr, "%s\n", log().c_str());
+  }
+  // Writes until `updates` are written, with back-pressure, and calls `meanwhile` at each step.
+  void feed(
+      RingFeed& f, std::uint64_t updates, const std::function<void()>& meanwhile = [] {}) {
+    std::minstd_rand random(7);
+    const auto deadline = std::chrono::steady_clock::now() + 60s;
+    const std::uint64_t end = f.written() + updates;
+    while (f.written() < end) {
+      meanwhile();
+      const auto subject = static_cast<std::uint32_t>(random() % 40);
+      const auto count = static_cast<std::uint32_t>(1 + random() % 60);
+      while (!f.write(subject, count)) {
+        meanwhile();
+        std::this_thread::sleep_for(1ms);  // the ring is full
+        if (std::chrono::steady_clock::now() > deadline) {
+          FAIL() << "ring stays full at " << f.written() << "\n" << log();
+        }
+      }
+    }
+  }
+
+  TempDir dir_;
+  NatsServer nats_{dir_.path()};
+  Child publishd_;
+  std::uint32_t shards_ = 1;
+  std::string toml_;
+};
+
+TEST_F(Publishd, PublishesWhatTheRingsHoldInAllFormats) {
+  nats_.start();
+  shards_ = 2;
+  RingFeed a(ring(0), 0);
+  RingFeed b(ring(1), 1);
+  for (const char* format : {"update-v1-concat", "batch-v2", "update-v1"}) {
+    start(format);
+    feed(a, 3000);
+    feed(b, 1000);
+    ASSERT_TRUE(wait_until([&] { return a.drained() && b.drained(); })) << log();
+    const int status = publishd_.kill(SIGTERM);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << log();
+  }
+  expect_all({&a, &b});
+}
+
+TEST_F(Publishd, WaitsForRingsAndBroker) {
+  shards_ = 2;
+  start();
+  ASSERT_TRUE(wait_until([&] { return logged("NATS not reachable"); })) << log();
+  RingFeed a(ring(0), 0);
+  feed(a, 500);
+  nats_.start();
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  RingFeed b(ring(1), 1);  // comes later
+  feed(b, 500);
+  ASSERT_TRUE(wait_until([&] { return b.drained(); })) << log();
+  expect_all({&a, &b});
+}
+
+TEST_F(Publishd, KilledInMidStream) {
+  nats_.start();
+  shards_ = 2;
+  start();
+  RingFeed a(ring(0), 0);
+  RingFeed b(ring(1), 1);
+  int kills = 0;
+  std::minstd_rand random(11);
+  auto next = std::chrono::steady_clock::now() + 60ms;
+  const auto killer = [&] {
+    if (kills >= 12 || std::chrono::steady_clock::now() < next) return;
+    publishd_.kill(SIGKILL);
+    ++kills;
+    start(kills % 3 == 0 ? "batch-v2" : kills % 3 == 1 ? "update-v1" : "update-v1-concat");
+    next = std::chrono::steady_clock::now() + std::chrono::milliseconds(20 + random() % 120);
+  };
+  while (kills < 12) {
+    feed(a, 4000, killer);
+    feed(b, 1000, killer);
+    if (HasFatalFailure()) return;
+  }
+  ASSERT_TRUE(wait_until([&] { return a.drained() && b.drained(); })) << log();
+  expect_all({&a, &b});
+}
+
+TEST_F(Publishd, BrokerKilledInMidStream) {
+  nats_.start();
+  start();
+  RingFeed a(ring(0), 0);
+  int kills = 0;
+  auto next = std::chrono::steady_clock::now() + 100ms;
+  while (kills < 4) {
+    feed(a, 5000, [&] {
+      if (kills >= 4 || std::chrono::steady_clock::now() < next) return;
+      nats_.child().kill(kills % 2 == 0 ? SIGKILL : SIGTERM);
+      nats_.start();
+      ++kills;
+      next = std::chrono::steady_clock::now() + 300ms;
+    });
+    if (HasFatalFailure()) return;
+  }
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  expect_all({&a});
+}
+
+TEST_F(Publishd, FrozenBrokerIsNoticedByTheAckTimeout) {
+  toml_ = "[nats]\nack_timeout_s = 0.5\n";
+  nats_.start();
+  start();
+  RingFeed a(ring(0), 0);
+  feed(a, 2000);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  nats_.child().signal(SIGSTOP);
+  feed(a, 1000);
+  EXPECT_TRUE(wait_until([&] { return logged("no ack in time"); })) << log();
+  nats_.child().signal(SIGCONT);
+  feed(a, 1000);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  expect_all({&a});
+}
+
+TEST_F(Publishd, SecondOneWaitsAndTakesOver) {
+  nats_.start();
+  start();
+  RingFeed a(ring(0), 0);
+  feed(a, 2000);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  Child second;
+  start(second);
+  ASSERT_TRUE(wait_until([&] { return logged("another publishd"); })) << log();
+  feed(a, 2000);
+  publishd_.kill(SIGKILL);
+  feed(a, 2000);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  EXPECT_TRUE(second.alive());
+  expect_all({&a});
+}
+
+}  // namespace
+}  // namespace arancini::publishd::test
