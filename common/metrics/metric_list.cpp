@@ -78,6 +78,14 @@ constexpr std::array kIngest{
     entry(I::RingFullEvents, "arancini_ingest_ring_full_total", kCounter, "Times that the ring had no room."),
     entry(I::SweepsRunning, "arancini_ingest_sweeps_running", kGauge, "Table sweeps in progress."),
     entry(I::LoopIterations, "arancini_ingest_loop_iterations_total", kCounter, "Rounds of the event loop."),
+    entry(I::UnknownPeers, "arancini_ingest_unknown_peers_total", kCounter,
+          "Peers whose routes came without Peer Up, accepted."),
+    entry(I::MessagesSuperseded, "arancini_ingest_messages_superseded_total", kCounter,
+          "Route Monitoring messages skipped because a newer session tells that table."),
+    entry(I::OverLimit, "arancini_ingest_over_limit_total", kCounter,
+          "Sessions and messages skipped because there are too many routers or peers."),
+    entry(I::RecordsTooLarge, "arancini_ingest_records_too_large_total", kCounter,
+          "Announcements withdrawn because no ring record can hold their attributes."),
 };
 
 using P = PublishMetric;

@@ -56,6 +56,10 @@ enum class IngestMetric : std::size_t {
   RingFullEvents,
   SweepsRunning,
   LoopIterations,
+  UnknownPeers,        // routes without Peer Up, accepted
+  MessagesSuperseded,  // skipped: a newer session tells that table
+  OverLimit,           // messages and sessions skipped for want of a row
+  RecordsTooLarge,     // attributes that no ring record can hold; routes withdrawn
   Count
 };
 

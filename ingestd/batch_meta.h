@@ -1,0 +1,27 @@
+#pragma once
+
+#include "common/schema/batch_encoder.h"
+#include "ingestd/peer_table.h"
+#include "ingestd/shard_context.h"
+
+namespace arancini::ingestd {
+
+// What every record of the view has in common. Left to the caller: BMP time, port, family, via_mp, announced,
+// synthetic.
+inline schema::BatchMeta batch_meta(const ShardContext& context, const PeerView& view) {
+  const Peer& peer = view.peer;
+  schema::BatchMeta meta;
+  meta.received_realtime_ns = context.realtime_ns;
+  meta.router_address = peer.router->address;
+  meta.peer_address = peer.key.address;
+  meta.peer_bgp_id = view.bgp_id;
+  meta.peer_asn = view.asn;
+  meta.peer_type = peer.key.type;
+  meta.peer_distinguisher = peer.key.distinguisher;
+  meta.view = view.view;
+  meta.writer = context.ring.writer_id();
+  meta.router_id = peer.router->row;
+  return meta;
+}
+
+}  // namespace arancini::ingestd

@@ -1,0 +1,173 @@
+#include "ingestd/shard_impl.h"
+
+// Peer Up, Peer Down, and which session tells a view (docs/decisions/0006-resync-and-sweeps.md).
+namespace arancini::ingestd {
+
+void Shard::Impl::set_up(Peer& peer, bool up) {
+  if (peer.up == up) return;
+  peer.up = up;
+  peer.router->peers_up += up ? 1 : -1U;
+  peers.touch(*peer.router);
+}
+
+void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message) {
+  Peer* peer = peers.find(session, header);
+  if (peer == nullptr) {
+    // Its row shows the peer while there are no routes.
+    const PeerView* view = peers.view(session, header);
+    if (view == nullptr) {
+      context.stats.add(IngestMetric::OverLimit);
+      fault(session, nullptr, ErrorCode::SessionLimit, static_cast<std::uint8_t>(wire::BmpType::PeerUp), 6,
+            "no row for another peer; its messages are skipped");
+      return;
+    }
+    peer = &view->peer;
+  }
+
+  wire::PeerUp up;
+  std::uint32_t offset = 0;
+  const ErrorCode error = wire::parse_peer_up(message, header, up, &offset);
+  if (error != ErrorCode::None) {
+    malformed(session, peer, nullptr, error, static_cast<std::uint8_t>(wire::BmpType::PeerUp), offset);
+  }
+
+  // One Peer Up for each family of a Loc-RIB (FRR 10): together they say what is negotiated.
+  const bool more_of_it = peer->up && peer->up_session == session.serial;
+  for (std::size_t i = 0; i < kTableFamilies.size(); ++i) {
+    const bool in = peer->is_loc_rib() ? wire::addpath_negotiated(up, View::LocRib, kTableFamilies[i])
+                                       : wire::addpath_negotiated_in(up, kTableFamilies[i]);
+    const bool out = wire::addpath_negotiated_out(up, kTableFamilies[i]);
+    peer->addpath_in[i] = in || (more_of_it && peer->addpath_in[i]);
+    peer->addpath_out[i] = out || (more_of_it && peer->addpath_out[i]);
+  }
+  if (!more_of_it || header.asn != 0) {
+    peer->asn = header.asn;
+    peer->bgp_id = header.bgp_id;
+  }
+  peer->up_session = session.serial;
+  peer->unknown_said = false;
+  if (!peer->up) {
+    context.log.info("router {}: peer {} AS {} up", peer->router->address.to_string(),
+                     header.address.to_string(), header.asn);
+  }
+  set_up(*peer, true);
+  for (const auto& view : peer->views) {
+    // What another session tells is that session's: it gets its own Peer Up.
+    if (view && (view->owner == nullptr || view->owner == &session)) view_up(session, *view);
+  }
+}
+
+void Shard::Impl::view_up(Session& session, PeerView& view) {
+  const Peer& peer = view.peer;
+  const bool repeated = view.owner == &session && view.state == shm::PeerState::Up;
+  if (view.owner == nullptr) view.claimed_serial = 0;
+  view.owner = &session;
+  view.router_port = session.port;
+  view.state = shm::PeerState::Up;
+  view.changed_realtime_ns = context.realtime_ns;
+  resync.found(view);
+  peers.touch(view);
+
+  view.each_table([&](RibTable& table) {
+    const bool negotiated = peer.addpath(view.view, table_index(table.family));
+    if (negotiated == table.negotiated) return;  // keeps what was learned from messages
+    table.negotiated = negotiated;
+    table.judge = wire::AddPathJudge(negotiated);
+    table.mismatch_said = false;
+  });
+
+  if (adopt_identity(view)) return;
+  // A Loc-RIB has no BGP session that could have begun anew: a second Peer Up is about another family (FRR
+  // 10), and routes may have come in between.
+  if (repeated && peer.is_loc_rib()) return;
+  resync.begin(view);
+}
+
+bool Shard::Impl::adopt_identity(PeerView& view) {
+  const Peer& peer = view.peer;
+  view.identity_changes = false;
+  if (view.routes == 0) {
+    view.asn = peer.asn;
+    view.bgp_id = peer.bgp_id;
+    return false;
+  }
+  // A Loc-RIB may say 0 at any time, and there is one of it.
+  if (peer.is_loc_rib() || peer.asn == 0) return false;
+  if (peer.asn == view.asn) {
+    view.bgp_id = peer.bgp_id;
+    return false;
+  }
+  // Subjects name the AS number: what was told under the old one is withdrawn under it, then the new one is
+  // used.
+  view.identity_changes = true;
+  view.each_table([this](RibTable& table) { sweep.request_all(table, Reason::ResyncMissing); });
+  return true;
+}
+
+void Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message) {
+  Peer* peer = peers.find(session, header);
+  // FRR sends one at connect for each neighbour that is not up.
+  if (peer == nullptr) return;
+  wire::PeerDown down;
+  const ErrorCode error = wire::parse_peer_down(message, down);
+  if (error != ErrorCode::None) {
+    malformed(session, peer, nullptr, error, static_cast<std::uint8_t>(wire::BmpType::PeerDown),
+              message.size());
+  }
+  if (peer->up) {
+    context.log.info("router {}: peer {} AS {} down, reason {}", peer->router->address.to_string(),
+                     header.address.to_string(), peer->asn, down.reason);
+  }
+  peer->unknown_said = false;
+  set_up(*peer, false);
+  for (const auto& view : peer->views) {
+    if (!view || (view->owner != nullptr && view->owner != &session)) continue;
+    view->state = shm::PeerState::Down;
+    view->down_reason = down.reason;
+    view->changed_realtime_ns = context.realtime_ns;
+    resync.found(*view);
+    view->each_table([this](RibTable& table) { sweep.request_all(table, Reason::PeerDown); });
+    peers.touch(*view);
+  }
+}
+
+bool Shard::Impl::claim(Session& session, PeerView& view) {
+  if (view.owner != &session) {
+    if (view.claimed_serial > session.serial) {
+      context.stats.add(IngestMetric::MessagesSuperseded);
+      if (view.owner != nullptr) return false;
+      // The newer session is gone, and what this one said meanwhile was not heard.
+      session.must_close = true;
+      to_close.push_back(session.id);
+      context.log.warn(
+          "router {}: session from port {} has to connect anew: a newer one told its routes and is gone",
+          session.router->address.to_string(), session.port);
+      return false;
+    }
+    const bool taken_over = view.owned_before;
+    view.owner = &session;
+    view.router_port = session.port;
+    view.owned_before = true;
+    resync.found(view);
+    if (view.state == shm::PeerState::Stale) {
+      view.state = view.peer.up ? shm::PeerState::Up : shm::PeerState::Unknown;
+    }
+    if (taken_over && (!view.peer.up || !adopt_identity(view))) resync.begin(view);
+  }
+  view.owned_before = true;
+  view.claimed_serial = session.serial;
+  return true;
+}
+
+bool Shard::Impl::settle_identity(PeerView& view) {
+  if (!view.identity_changes) return true;
+  if (view.routes > 0) (void)sweep.run(1);
+  if (view.routes > 0) return false;
+  view.identity_changes = false;
+  view.asn = view.peer.asn;
+  view.bgp_id = view.peer.bgp_id;
+  peers.touch(view);
+  return true;
+}
+
+}  // namespace arancini::ingestd

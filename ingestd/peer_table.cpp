@@ -1,0 +1,273 @@
+#include "ingestd/peer_table.h"
+
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "ingestd/hash.h"
+
+namespace arancini::ingestd {
+
+namespace {
+
+// Nothing is told under it, nothing is going on, and nobody says that it is there.
+bool is_idle(const PeerView& view) {
+  if (view.routes != 0 || view.grace_listed || view.identity_changes) return false;
+  if (view.owner != nullptr && view.state != shm::PeerState::Down) return false;
+  for (const auto& table : view.tables) {
+    if (table && (table->sweep.running.active || table->resync.listed)) return false;
+  }
+  return true;
+}
+
+bool is_idle(const Router& router) {
+  if (router.sessions != 0) return false;
+  for (const Peer* peer : router.peers) {
+    for (const auto& view : peer->views) {
+      if (view && !is_idle(*view)) return false;
+    }
+  }
+  return true;
+}
+
+template <class Row>
+std::uint32_t free_row(const std::vector<Row*>& rows) {
+  std::uint32_t i = 0;
+  while (i < rows.size() && rows[i] != nullptr) ++i;
+  return i;
+}
+
+}  // namespace
+
+bool Peer::addpath(View view, std::size_t table) const {
+  switch (view) {
+    case View::AdjInPre:
+    case View::AdjInPost:
+    case View::LocRib:
+      return addpath_in[table];
+    case View::AdjOutPre:
+    case View::AdjOutPost:
+      return addpath_out[table];
+  }
+  return false;
+}
+
+std::size_t PeerTable::KeyHash::operator()(const PeerKey& key) const {
+  std::uint64_t address[2];
+  std::memcpy(address, key.address.bytes.data(), sizeof address);
+  const std::uint64_t who = (std::uint64_t{key.router} << 8) | key.type;
+  return hash_words(address[0], hash_words(address[1], who, seed), key.distinguisher, seed);
+}
+
+PeerTable::PeerTable(ShardContext& context)
+    : context_(context),
+      peers_(64, KeyHash{context.pool.seed()}),
+      router_rows_(context.stats.router_capacity()),
+      view_rows_(context.stats.peer_capacity()) {
+  dirty_routers_.reserve(router_rows_.size());
+  dirty_views_.reserve(view_rows_.size());
+}
+
+std::uint32_t PeerTable::take_router_row() {
+  std::uint32_t row = free_row(router_rows_);
+  if (row < router_rows_.size()) return row;
+  for (row = 0; row < router_rows_.size() && !is_idle(*router_rows_[row]);) ++row;
+  if (row < router_rows_.size()) remove(*router_rows_[row]);
+  return row;
+}
+
+std::uint32_t PeerTable::take_view_row() {
+  std::uint32_t row = free_row(view_rows_);
+  if (row < view_rows_.size()) return row;
+  for (row = 0; row < view_rows_.size() && !is_idle(*view_rows_[row]);) ++row;
+  if (row < view_rows_.size()) remove(*view_rows_[row]);
+  return row;
+}
+
+void PeerTable::remove(Router& router) {
+  while (!router.peers.empty()) {
+    Peer& peer = *router.peers.back();
+    // The peer goes with its last view.
+    std::size_t views = 0;
+    for (const auto& view : peer.views) views += view != nullptr ? 1 : 0;
+    for (std::size_t i = 0; views > 0 && i < kViewCount; ++i) {
+      if (peer.views[i] == nullptr) continue;
+      --views;
+      remove(*peer.views[i]);
+    }
+  }
+  std::erase(dirty_routers_, &router);
+  context_.stats.update_router(router.row, [](shm::RouterRow& row) { row.in_use = 0; });
+  router_rows_[router.row] = nullptr;
+  routers_.erase(IpAddress(router.address));
+}
+
+void PeerTable::remove(PeerView& view) {
+  Peer& peer = view.peer;
+  std::erase(dirty_views_, &view);
+  context_.stats.update_peer(view.row, [](shm::PeerRow& row) { row.in_use = 0; });
+  view_rows_[view.row] = nullptr;
+  peer.views[static_cast<std::size_t>(view.view)].reset();
+  for (const auto& other : peer.views) {
+    if (other) return;
+  }
+  for (Session& session : sessions_) {
+    if (session.last_peer == &peer) session.last_peer = nullptr;
+  }
+  if (peer.up) --peer.router->peers_up;
+  std::erase(peer.router->peers, &peer);
+  peers_.erase(PeerKey(peer.key));
+}
+
+Router* PeerTable::router(const IpAddress& address) {
+  const auto found = routers_.find(address);
+  if (found != routers_.end()) return found->second.get();
+  const std::uint32_t row = take_router_row();
+  if (row == router_rows_.size()) return nullptr;
+  auto& router = routers_[address];
+  router = std::make_unique<Router>();
+  router->address = address;
+  router->row = row;
+  router_rows_[row] = router.get();
+  return router.get();
+}
+
+Session& PeerTable::open_session(const IpAddress& source, std::uint16_t port, SessionId& id) {
+  std::size_t index = sessions_.size();
+  if (free_sessions_.empty()) {
+    sessions_.emplace_back();
+    free_sessions_.reserve(sessions_.size());  // so that closing does not allocate
+  } else {
+    index = free_sessions_.back();
+    free_sessions_.pop_back();
+  }
+  id = SessionId{static_cast<std::uint32_t>(index)};
+  Session& session = sessions_[index];
+  session = Session{};
+  session.id = id;
+  session.open = true;
+  session.port = port;
+  session.serial = next_serial_++;
+  session.router = router(source);
+  ++open_sessions_;
+  return session;
+}
+
+void PeerTable::free_session(SessionId id) {
+  session(id).open = false;
+  free_sessions_.push_back(static_cast<std::uint32_t>(id));
+  --open_sessions_;
+}
+
+Peer* PeerTable::find(Session& session, const wire::PerPeerHeader& header) {
+  const PeerKey key{session.router->row, header.peer_type, header.distinguisher, header.address};
+  if (session.last_peer != nullptr && session.last_peer->key == key) return session.last_peer;
+  const auto found = peers_.find(key);
+  if (found == peers_.end()) return nullptr;
+  session.last_peer = found->second.get();
+  return session.last_peer;
+}
+
+PeerView* PeerTable::view(Session& session, const wire::PerPeerHeader& header) {
+  const View view = header.view();
+  Peer* peer = find(session, header);
+  if (peer != nullptr && peer->views[static_cast<std::size_t>(view)]) {
+    return peer->views[static_cast<std::size_t>(view)].get();
+  }
+  const std::uint32_t row = take_view_row();
+  if (row == view_rows_.size()) return nullptr;
+  peer = find(session, header);  // giving up a row may have removed it
+  if (peer == nullptr) {
+    const PeerKey key{session.router->row, header.peer_type, header.distinguisher, header.address};
+    auto& entry = peers_[key];
+    entry = std::make_unique<Peer>();
+    peer = entry.get();
+    peer->key = key;
+    peer->router = session.router;
+    peer->router->peers.push_back(peer);
+  }
+  auto& entry = peer->views[static_cast<std::size_t>(view)];
+  entry = std::make_unique<PeerView>(*peer, view, row);
+  view_rows_[row] = entry.get();
+  if (peer->up) {
+    entry->state = shm::PeerState::Up;
+    entry->asn = peer->asn;
+    entry->bgp_id = peer->bgp_id;
+    entry->changed_realtime_ns = context_.realtime_ns;
+  }
+  touch(*entry);
+  return entry.get();
+}
+
+RibTable& PeerTable::table(PeerView& view, std::size_t index) {
+  auto& table = view.tables[index];
+  if (!table) {
+    table = std::make_unique<RibTable>(view, context_.pool, kTableFamilies[index],
+                                       view.peer.addpath(view.view, index));
+  }
+  return *table;
+}
+
+void PeerTable::touch(Router& router) {
+  if (std::exchange(router.dirty, true)) return;
+  dirty_routers_.push_back(&router);
+}
+
+void PeerTable::touch(PeerView& view) {
+  touch(*view.peer.router);
+  if (std::exchange(view.dirty, true)) return;
+  dirty_views_.push_back(&view);
+}
+
+void PeerTable::write_rows() {
+  for (Router* r : dirty_routers_) {
+    r->dirty = false;
+    context_.stats.update_router(r->row, [r](shm::RouterRow& row) {
+      row.in_use = 1;
+      std::memcpy(row.address, r->address.bytes.data(), sizeof row.address);
+      row.port = r->port;
+      row.sessions = r->sessions;
+      row.state = static_cast<std::uint32_t>(r->state);
+      row.peers_up = r->peers_up;
+      row.last_error = static_cast<std::uint32_t>(r->last_error);
+      row.connected_realtime_ns = r->connected_realtime_ns;
+      row.last_message_realtime_ns = r->last_message_realtime_ns;
+      row.messages = r->messages;
+      row.bytes = r->bytes;
+      row.malformed = r->malformed;
+      row.updates_published = r->published;
+      row.updates_suppressed = r->suppressed;
+      row.routes = r->routes;
+      row.throttled = r->waiting != 0 ? 1 : 0;
+      std::memcpy(row.sys_name, r->sys_name.data(), sizeof row.sys_name);
+      std::memcpy(row.sys_descr, r->sys_descr.data(), sizeof row.sys_descr);
+      std::memcpy(row.last_error_text, r->last_error_text.data(), sizeof row.last_error_text);
+    });
+  }
+  dirty_routers_.clear();
+  for (PeerView* v : dirty_views_) {
+    v->dirty = false;
+    context_.stats.update_peer(v->row, [v](shm::PeerRow& row) {
+      const Peer& peer = v->peer;
+      row.in_use = 1;
+      row.router = peer.router->row;
+      row.peer_type = peer.key.type;
+      row.view = static_cast<std::uint8_t>(v->view);
+      row.state = static_cast<std::uint8_t>(v->state);
+      std::memcpy(row.address, peer.key.address.bytes.data(), sizeof row.address);
+      row.distinguisher = peer.key.distinguisher;
+      row.asn = v->asn;
+      row.bgp_id = v->bgp_id;
+      row.changed_realtime_ns = v->changed_realtime_ns;
+      row.routes = v->routes;
+      row.updates_published = v->published;
+      row.updates_suppressed = v->suppressed;
+      row.updates_malformed = v->malformed;
+      row.synthetic_withdraws = v->synthetic;
+      row.down_reason = v->down_reason;
+    });
+  }
+  dirty_views_.clear();
+}
+
+}  // namespace arancini::ingestd

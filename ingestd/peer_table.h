@@ -1,0 +1,235 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/types.h"
+#include "common/wire/bgp_update.h"
+#include "common/wire/bmp.h"
+#include "ingestd/generations.h"
+#include "ingestd/route_table.h"
+#include "ingestd/shard.h"
+#include "ingestd/shard_context.h"
+
+// Who reports what: sessions, routers, peers, and a peer's views with their tables. Entries have stable
+// addresses and are visited in order of creation, never of address, so that the same input gives the same
+// output.
+namespace arancini::ingestd {
+
+struct Peer;
+struct PeerView;
+struct Router;
+
+// The families that have tables, and their place in arrays.
+inline constexpr std::array<Family, 4> kTableFamilies{kIpv4Unicast, kIpv4Multicast, kIpv6Unicast,
+                                                      kIpv6Multicast};
+inline constexpr std::size_t kNoTable = kTableFamilies.size();
+constexpr std::size_t table_index(Family f) {
+  if (!is_plain_prefix_family(f)) return kNoTable;
+  return (f.afi == 2 ? 2U : 0U) + (f.safi == 2 ? 1U : 0U);
+}
+
+// A walk that withdraws all routes of a table that are older than a moment. `waiting` follows when `running`
+// is done.
+struct SweepJob {
+  bool active = false;
+  std::uint16_t moment = 0;  // see Generations
+  Reason reason = Reason::None;
+};
+struct SweepState {
+  SweepJob running, waiting;
+  WalkCursor cursor;
+};
+
+// Between a Peer Up (or the like) and the moment at which what was not announced again is known to be gone.
+struct ResyncState {
+  bool active = false;
+  bool listed = false;  // among the timers
+  std::uint64_t deadline_ns = 0;
+  std::uint64_t end_of_rib_ns = 0;  // 0: none yet
+  std::uint64_t news_ns = 0;        // last NLRI of this table
+};
+
+// The routes of one (peer, view, family), and what curation must know beside them.
+struct RibTable {
+  RibTable(PeerView& of, SegmentPool& pool, Family f, bool addpath)
+      : view(of), family(f), routes(pool, f), negotiated(addpath), judge(addpath) {}
+
+  PeerView& view;
+  const Family family;
+  RouteTable routes;
+  Generations generations;
+  SweepState sweep;
+  ResyncState resync;
+  bool negotiated;  // ADD-PATH, as of the last Peer Up
+  bool mismatch_said = false;
+  wire::AddPathJudge judge;
+};
+
+struct Session {
+  // How far the message that met a full ring was applied; the same message comes again.
+  struct Progress {
+    bool active = false;
+    std::uint8_t field = 0;  // NLRI field, in the order of the application
+    bool judged = false;     // `path_ids` holds for this field
+    bool path_ids = false;
+    std::uint32_t offset_bytes = 0;  // in that field
+  };
+
+  bool open = false;
+  bool throttled = false;   // told by the loop
+  bool must_close = false;  // its feed has a hole: what it says is ignored until the router connects anew
+  SessionId id{};
+  std::uint16_t port = 0;
+  std::uint64_t serial = 0;      // order of opening; 0: never used
+  std::uint64_t resumed_ns = 0;  // when it last stopped waiting for room
+  Router* router = nullptr;      // null: over the limit, everything is skipped
+  Peer* last_peer = nullptr;     // most messages are about the same peer as the one before
+  Progress progress;
+
+  [[nodiscard]] bool waiting() const { return throttled || progress.active; }
+};
+
+// A router is known by its address. Row of the stats page and router_id of records: `row`.
+struct Router {
+  IpAddress address;
+  std::uint32_t row = 0;
+  shm::RouterState state = shm::RouterState::Connected;
+  std::uint16_t port = 0;  // of the newest session
+  std::uint16_t sessions = 0;
+  int waiting = 0;               // sessions that wait for room
+  std::uint64_t resumed_ns = 0;  // when one of them last stopped waiting
+  std::uint32_t peers_up = 0;
+  std::uint64_t faults = 0;
+  std::uint64_t connected_realtime_ns = 0, last_message_realtime_ns = 0;
+  std::uint64_t messages = 0, bytes = 0, malformed = 0, published = 0, suppressed = 0, routes = 0;
+  ErrorCode last_error = ErrorCode::None;
+  std::array<char, shm::kStatsTextBytes> last_error_text{};
+  std::array<char, shm::kStatsTextBytes> sys_name{}, sys_descr{};
+  std::vector<Peer*> peers;
+  bool dirty = false;  // the row is to be written
+};
+
+// AS number and BGP id are not part of it: GoBGP's Loc-RIB changes them to 0 at shutdown.
+struct PeerKey {
+  std::uint32_t router = 0;
+  std::uint8_t type = 0;
+  std::uint64_t distinguisher = 0;
+  IpAddress address;
+  friend bool operator==(const PeerKey&, const PeerKey&) = default;
+};
+
+struct Peer {
+  PeerKey key;
+  Router* router = nullptr;
+  bool up = false;
+  bool unknown_said = false;     // routes without Peer Up: counted once
+  std::uint64_t up_session = 0;  // serial of the session that said so
+  std::uint32_t asn = 0;         // as of the last Peer Up
+  std::uint32_t bgp_id = 0;
+  // ADD-PATH by family, from Peer Up: Adj-RIB-In, Adj-RIB-Out.
+  std::array<bool, kTableFamilies.size()> addpath_in{}, addpath_out{};
+  std::array<std::unique_ptr<PeerView>, kViewCount> views;
+
+  [[nodiscard]] bool is_loc_rib() const { return key.type == 3; }
+  [[nodiscard]] bool addpath(View view, std::size_t table) const;
+};
+
+// One table of the router (RFC 7854, 8671, 9069), all families of it. Told by one session at a time.
+struct PeerView {
+  PeerView(Peer& of, View v, std::uint32_t stats_row) : peer(of), view(v), row(stats_row) {}
+
+  Peer& peer;
+  const View view;
+  const std::uint32_t row;
+  shm::PeerState state = shm::PeerState::Unknown;
+  // What is published; fixed while anything is told under it, since subjects are made of it.
+  std::uint32_t asn = 0;
+  std::uint32_t bgp_id = 0;
+  bool as_width_said = false;
+  bool identity_changes = false;  // what is told must be withdrawn before the peer's new AS number is used
+
+  Session* owner = nullptr;  // the open session that tells it
+  bool owned_before = false;
+  std::uint64_t claimed_serial =
+      0;  // newest session that sent routes of it; 0 after a Peer Up that found it without owner
+  std::uint16_t router_port = 0;  // of the last session
+
+  bool grace_active = false;
+  bool grace_listed = false;  // among the timers
+  std::uint64_t grace_deadline_ns = 0;
+
+  std::uint64_t routes = 0, published = 0, suppressed = 0, malformed = 0, synthetic = 0;
+  std::uint64_t changed_realtime_ns = 0;
+  std::uint32_t down_reason = 0;
+  std::array<std::unique_ptr<RibTable>, kTableFamilies.size()> tables;
+  bool dirty = false;
+
+  // Calls f(RibTable&) for the tables that exist.
+  template <class F>
+  void each_table(F&& f) {
+    for (auto& table : tables) {
+      if (table) f(*table);
+    }
+  }
+};
+
+class PeerTable {
+ public:
+  explicit PeerTable(ShardContext& context);
+
+  // The router's entry, made if needed. Null: there are as many routers as rows, and none can be given up.
+  Router* router(const IpAddress& address);
+  Session& open_session(const IpAddress& source, std::uint16_t port, SessionId& id);
+  [[nodiscard]] Session& session(SessionId id) { return sessions_.at(static_cast<std::size_t>(id)); }
+  // Only when nothing points to it any more.
+  void free_session(SessionId id);
+
+  // Null if there is none. Remembers the last one of the session.
+  Peer* find(Session& session, const wire::PerPeerHeader& header);
+  // The view, with its peer, made if needed. Null: no row is left.
+  PeerView* view(Session& session, const wire::PerPeerHeader& header);
+  RibTable& table(PeerView& view, std::size_t index);
+
+  void touch(Router& router);
+  void touch(PeerView& view);
+  // Writes the rows that changed.
+  void write_rows();
+
+  [[nodiscard]] std::size_t routers() const { return routers_.size(); }
+  [[nodiscard]] std::uint32_t open_sessions() const { return open_sessions_; }
+
+ private:
+  struct KeyHash {
+    std::size_t operator()(const PeerKey& key) const;
+    HashSeed seed;
+  };
+  // A free row, if need be that of an entry that nothing is told under; the number of rows if there is none.
+  std::uint32_t take_router_row();
+  std::uint32_t take_view_row();
+  void remove(Router& router);
+  void remove(PeerView& view);
+
+  ShardContext& context_;
+  std::deque<Session> sessions_;
+  std::vector<std::uint32_t> free_sessions_;
+  std::uint64_t next_serial_ = 1;
+  std::uint32_t open_sessions_ = 0;
+  std::map<IpAddress, std::unique_ptr<Router>> routers_;
+  std::unordered_map<PeerKey, std::unique_ptr<Peer>, KeyHash> peers_;
+  std::vector<Router*> router_rows_;  // by row, null: free
+  std::vector<PeerView*> view_rows_;
+  std::vector<Router*> dirty_routers_;
+  std::vector<PeerView*> dirty_views_;
+};
+
+}  // namespace arancini::ingestd

@@ -1,0 +1,170 @@
+#include "ingestd/rib_shard.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/metrics/metric_list.h"
+
+namespace arancini::ingestd {
+
+namespace {
+
+// How far ahead the table is prefetched, in routes.
+constexpr std::uint32_t kPrefetch = 8;
+
+bool is_mp(std::uint8_t type) {
+  return type == static_cast<std::uint8_t>(wire::AttrType::MpReach) ||
+         type == static_cast<std::uint8_t>(wire::AttrType::MpUnreach);
+}
+
+}  // namespace
+
+wire::Bytes RibShard::without_mp(wire::Bytes all) {
+  // Nearly always MP_REACH stands first or last, or not at all: then what remains is contiguous.
+  wire::Bytes rest = all;
+  wire::RawAttribute attribute;
+  wire::Bytes run;
+  std::size_t copied = 0;
+  bool split = false;
+  while (wire::next_attribute(rest, attribute)) {
+    if (is_mp(attribute.type)) continue;
+    if (!split && (run.empty() || run.data() + run.size() == attribute.whole.data())) {
+      run = {run.empty() ? attribute.whole.data() : run.data(), run.size() + attribute.whole.size()};
+      continue;
+    }
+    if (!split) {
+      split = true;
+      std::memcpy(scratch_.data(), run.data(), run.size());
+      copied = run.size();
+    }
+    std::memcpy(scratch_.data() + copied, attribute.whole.data(), attribute.whole.size());
+    copied += attribute.whole.size();
+  }
+  return split ? wire::Bytes(scratch_.data(), copied) : run;
+}
+
+void RibShard::announce(RibTable& table, AttrId attr, SliceWriter& writer, Slice& slice) {
+  const std::uint16_t generation = table.generations.current();
+  for (; slice.applied < slice.routes; ++slice.applied) {
+    if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
+    const Prefix& prefix = routes_[slice.applied];
+    const auto [route, is_new] = table.routes.insert(prefix);
+    if (route == nullptr) return;
+    if (!is_new) {
+      table.generations.refreshed(route->generation);
+      route->generation = generation;
+      if (route->attr == attr) {
+        ++slice.duplicates;
+        continue;
+      }
+      context_.attributes.unref(route->attr);
+    } else {
+      route->generation = generation;
+      route->flags = kRouteTold;
+      ++slice.added;
+    }
+    context_.attributes.ref(attr);
+    route->attr = attr;
+    writer.add(prefix);
+  }
+}
+
+void RibShard::withdraw(RibTable& table, SliceWriter& writer, Slice& slice) {
+  for (; slice.applied < slice.routes; ++slice.applied) {
+    if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
+    const Prefix& prefix = routes_[slice.applied];
+    const RouteState* route = table.routes.find(prefix);
+    if (route == nullptr) {
+      ++slice.unknown;
+      continue;
+    }
+    table.generations.erased(route->generation);
+    context_.attributes.unref(route->attr);
+    table.routes.erase(prefix);
+    ++slice.erased;
+    writer.add(prefix);
+  }
+}
+
+void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written, bool announced) {
+  PeerView& view = table.view;
+  Router& router = *view.peer.router;
+  StatsWriter& stats = context_.stats;
+  if (written > 0) {
+    stats.add(announced ? IngestMetric::UpdatesAnnounced : IngestMetric::UpdatesWithdrawn, written);
+    stats.add(IngestMetric::RingRecords);
+  }
+  if (slice.duplicates > 0) stats.add(IngestMetric::UpdatesSuppressedDuplicate, slice.duplicates);
+  if (slice.unknown > 0) stats.add(IngestMetric::UpdatesSuppressedUnknown, slice.unknown);
+  const std::uint32_t suppressed = slice.duplicates + slice.unknown;
+  view.published += written;
+  view.suppressed += suppressed;
+  view.routes += slice.added;
+  view.routes -= slice.erased;
+  router.published += written;
+  router.suppressed += suppressed;
+  router.routes += slice.added;
+  router.routes -= slice.erased;
+  context_.routes += slice.added;
+  context_.routes -= slice.erased;
+  peers_.touch(view);
+}
+
+RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
+                                  schema::BatchMeta& meta, Session::Progress& progress) {
+  meta.family = field.family;
+  meta.via_mp = field.via_mp;
+  meta.announced = field.announced;
+  schema::BatchAttributes batch;
+  if (field.announced) {
+    batch.attributes = &attributes;
+    // Loc-RIB: a next hop of length 0 in MP_REACH, the real one, if any, in NEXT_HOP.
+    batch.next_hop = wire::next_hop_address(field.next_hop.empty() ? attributes.next_hop : field.next_hop);
+  }
+  SliceWriter writer(context_.ring, meta, batch);
+  const std::uint32_t limit = writer.max_routes();
+  if (limit == 0) return Outcome::TooLarge;
+
+  // Holds a reference of its own, so that the id stays what it is while the slices run.
+  AttrId attr = AttrId::None;
+  if (field.announced) {
+    const std::byte as2{static_cast<unsigned char>(attributes.as2 ? 1 : 0)};
+    attr = context_.attributes.intern({field.next_hop, {&as2, 1}, without_mp(attributes.all)});
+    if (attr == AttrId::None) return Outcome::NoMemory;
+  }
+
+  Outcome outcome = Outcome::Done;
+  while (outcome == Outcome::Done && progress.offset_bytes < field.nlri.size()) {
+    const wire::Bytes rest = field.nlri.subspan(progress.offset_bytes);
+    wire::PrefixReader reader(rest, field.family, progress.path_ids);
+    Slice slice;
+    while (slice.routes < limit && reader.next(routes_[slice.routes])) ++slice.routes;
+    if (slice.routes == 0) {
+      outcome = Outcome::Malformed;
+      break;
+    }
+    if (!writer.reserve(slice.routes)) {
+      outcome = Outcome::NoRoom;
+      break;
+    }
+    for (std::uint32_t i = 0; i < std::min(kPrefetch, slice.routes); ++i) table.routes.prefetch(routes_[i]);
+    if (field.announced) {
+      announce(table, attr, writer, slice);
+    } else {
+      withdraw(table, writer, slice);
+    }
+    count(table, slice, writer.commit(), field.announced);
+    if (slice.applied == slice.routes) {
+      progress.offset_bytes += static_cast<std::uint32_t>(reader.offset());
+    } else {
+      wire::PrefixReader again(rest, field.family, progress.path_ids);
+      for (std::uint32_t i = 0; i < slice.applied; ++i) (void)again.next(routes_[i]);
+      progress.offset_bytes += static_cast<std::uint32_t>(again.offset());
+      outcome = Outcome::NoMemory;
+    }
+  }
+  if (attr != AttrId::None) context_.attributes.unref(attr);
+  return outcome;
+}
+
+}  // namespace arancini::ingestd

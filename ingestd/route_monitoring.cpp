@@ -1,0 +1,178 @@
+#include <array>
+#include <cstdlib>
+
+#include "ingestd/batch_meta.h"
+#include "ingestd/shard_impl.h"
+
+// One Route Monitoring message: who it is about, what it says, and in which order that is applied.
+namespace arancini::ingestd {
+
+namespace {
+
+constexpr auto kType = static_cast<std::uint8_t>(wire::BmpType::RouteMonitoring);
+constexpr std::size_t kPduOffset = wire::kBmpCommonHeaderBytes + wire::kBmpPerPeerHeaderBytes;
+
+// Withdrawals before announcements (RFC 4271 3.1). What cannot be announced is withdrawn (RFC 7606 2).
+std::array<NlriField, 4> fields_of(const wire::Update& update) {
+  const bool announced = update.disposition != wire::Update::Disposition::TreatAsWithdraw;
+  return {{{update.withdrawn, kIpv4Unicast, false, false, {}},
+           {update.mp_unreach.nlri, update.mp_unreach.family, true, false, {}},
+           {update.announced, kIpv4Unicast, false, announced, {}},
+           {update.mp_reach.nlri, update.mp_reach.family, true, announced, update.mp_reach.next_hop}}};
+}
+
+}  // namespace
+
+Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPeerHeader& header,
+                                             wire::Bytes message) {
+  ErrorCode error = ErrorCode::None;
+  const wire::Bytes pdu = wire::route_monitoring_pdu(message, error);
+  if (pdu.empty()) {
+    malformed(session, peers.find(session, header), nullptr, error, kType, kPduOffset);
+    return Applied::Done;
+  }
+  PeerView* view = peers.view(session, header);
+  if (view == nullptr) {
+    context.stats.add(IngestMetric::OverLimit);
+    fault(session, nullptr, ErrorCode::SessionLimit, kType, wire::kBmpCommonHeaderBytes,
+          "no row for another peer; its messages are skipped");
+    return Applied::Done;
+  }
+  const wire::Update update = wire::parse_update(pdu, header.as2_format());
+  if (update.disposition == wire::Update::Disposition::Malformed) {
+    malformed(session, &view->peer, view, update.error, kType, kPduOffset + update.error_offset);
+    return Applied::Done;
+  }
+  if (!claim(session, *view) || session.must_close) return Applied::Done;
+  if (!view->peer.up) {
+    // GoBGP's Loc-RIB, FRR's local routes: there is no Peer Up for them.
+    if (!view->peer.unknown_said) {
+      view->peer.unknown_said = true;
+      context.stats.add(IngestMetric::UnknownPeers);
+      fault(session, &view->peer, ErrorCode::BmpUnknownPeer, kType, wire::kBmpCommonHeaderBytes, "accepted");
+    }
+    if (view->routes == 0) {
+      view->asn = header.asn;
+      view->bgp_id = header.bgp_id;
+    }
+    if (view->state == shm::PeerState::Down && update.attributes.present != 0)
+      view->state = shm::PeerState::Unknown;
+  }
+  if (!session.progress.active) note_disposition(session, *view, update);
+  if (!settle_identity(*view)) return Applied::NoRoom;
+
+  if (update.end_of_rib) {
+    context.stats.add(IngestMetric::EndOfRib);
+    const std::size_t index = table_index(update.end_of_rib_family);
+    if (index != kNoTable && view->tables[index]) resync.end_of_rib(*view->tables[index]);
+    return Applied::Done;
+  }
+  return apply_fields(session, *view, header, update, message);
+}
+
+void Shard::Impl::note_disposition(Session& session, PeerView& view, const wire::Update& update) {
+  if (update.as_width_mismatch) {
+    context.stats.add(IngestMetric::AsWidthMismatch);
+    if (!view.as_width_said) {
+      view.as_width_said = true;
+      fault(session, &view.peer, ErrorCode::BgpAsWidthMismatch, kType, kPduOffset, "the path decides");
+    }
+  }
+  switch (update.disposition) {
+    case wire::Update::Disposition::Good:
+    case wire::Update::Disposition::Malformed:
+      return;
+    case wire::Update::Disposition::AttributeDiscard:
+      context.stats.add(IngestMetric::AttributesDiscarded);
+      break;
+    case wire::Update::Disposition::TreatAsWithdraw:
+      context.stats.add(IngestMetric::TreatedAsWithdraw);
+      break;
+  }
+  ++view.malformed;
+  peers.touch(view);
+  fault(session, &view.peer, update.error, kType, kPduOffset + update.error_offset, {});
+}
+
+bool Shard::Impl::judge(Session& session, RibTable& table, const NlriField& field) {
+  Session::Progress& progress = session.progress;
+  if (progress.judged) return true;
+  const wire::AddPathJudge::Verdict verdict = table.judge.judge(field.nlri, field.family);
+  progress.judged = true;
+  progress.path_ids = verdict.path_ids;
+  if (verdict.mismatch) {
+    context.stats.add(IngestMetric::AddPathMismatch);
+    if (!table.mismatch_said) {
+      table.mismatch_said = true;
+      fault(session, &table.view.peer, ErrorCode::BgpAddPathMismatch, kType, kPduOffset,
+            verdict.path_ids ? "path ids that were not negotiated" : "no path ids, though negotiated");
+    }
+  }
+  return verdict.parses;
+}
+
+Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
+                                         const wire::Update& update, wire::Bytes message) {
+  std::array<NlriField, 4> fields = fields_of(update);
+  schema::BatchMeta meta = batch_meta(context, view);
+  meta.bmp_timestamp_ns = header.timestamp_ns;
+  meta.router_port = session.port;
+
+  Session::Progress& progress = session.progress;
+  const auto next_field = [&progress] {
+    const bool active = progress.active;
+    const auto field = static_cast<std::uint8_t>(progress.field + 1);
+    progress = Session::Progress{};
+    progress.active = active;
+    progress.field = field;
+  };
+  for (; progress.field < fields.size(); next_field()) {
+    NlriField& field = fields[progress.field];
+    if (field.nlri.empty()) continue;
+    const std::size_t index = table_index(field.family);
+    if (index == kNoTable) {
+      context.stats.add(IngestMetric::UnsupportedFamily);
+      continue;
+    }
+    RibTable& table = peers.table(view, index);
+    resync.news(table);
+    const auto malformed_at = [&](std::size_t offset) {
+      const auto field_at = static_cast<std::size_t>(field.nlri.data() - message.data());
+      malformed(session, &view.peer, &view, ErrorCode::BgpNlriMalformed, kType, field_at + offset);
+    };
+    if (!judge(session, table, field)) {
+      malformed_at(0);
+      continue;
+    }
+    RibShard::Outcome outcome = rib.apply(table, field, update.attributes, meta, progress);
+    if (outcome == RibShard::Outcome::TooLarge && field.announced) {
+      // It cannot be told, and what was told is no longer true.
+      if (!progress.active) {
+        context.stats.add(IngestMetric::RecordsTooLarge);
+        fault(session, &view.peer, ErrorCode::RecordTooLarge, kType, kPduOffset, "routes withdrawn");
+      }
+      field.announced = false;
+      outcome = rib.apply(table, field, update.attributes, meta, progress);
+    }
+    switch (outcome) {
+      case RibShard::Outcome::Done:
+        break;
+      case RibShard::Outcome::NoRoom:
+        return Applied::NoRoom;
+      case RibShard::Outcome::NoMemory:
+        if (!progress.active) {
+          context.log.error("no memory for routes: {} bytes are in use; sessions wait",
+                            context.pool.memory_bytes());
+        }
+        return Applied::NoRoom;
+      case RibShard::Outcome::Malformed:
+        malformed_at(progress.offset_bytes);
+        break;
+      case RibShard::Outcome::TooLarge:
+        std::abort();  // a withdrawal has no attributes: it fits into the smallest ring
+    }
+  }
+  return Applied::Done;
+}
+
+}  // namespace arancini::ingestd

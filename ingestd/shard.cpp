@@ -1,0 +1,293 @@
+#include "ingestd/shard.h"
+
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "ingestd/shard_impl.h"
+
+namespace arancini::ingestd {
+
+namespace {
+
+// Steps of kSliceRoutes routes per do_work(): about a tenth of a millisecond.
+constexpr std::size_t kSweepSteps = 4;
+// Segments of discarded tables freed per do_work().
+constexpr std::size_t kReclaimSegments = 8;
+// How soon a sweep that found the ring full tries again.
+constexpr std::uint64_t kRetryNs = 1'000'000;
+
+std::string_view text_of(wire::Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+}  // namespace
+
+Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Logger& log, const Clock& clock,
+                  const HashSeed& seed)
+    : context(config, ring, stats, log, clock, seed),
+      peers(context),
+      rib(context, peers),
+      sweep(context, peers),
+      resync(context, sweep) {
+  stats.set(IngestMetric::RingCapacityBytes, ring.capacity_bytes());
+}
+
+Shard::Shard(const Config& config, RingWriter& ring, StatsWriter& stats, Logger& log, const Clock& clock,
+             const HashSeed& seed)
+    : ring_(ring), impl_(std::make_unique<Impl>(config, ring, stats, log, clock, seed)) {}
+
+Shard::~Shard() = default;
+
+SessionId Shard::open_session(const IpAddress& source, std::uint16_t port) {
+  Impl& s = *impl_;
+  s.context.read_clock();
+  SessionId id{};
+  Session& session = s.peers.open_session(source, port, id);
+  s.context.stats.set(IngestMetric::SessionsOpen, s.peers.open_sessions());
+  if (session.router == nullptr) {
+    s.context.stats.add(IngestMetric::OverLimit);
+    s.context.log.error("{}: no row for router {}, port {}: {} routers are there; its messages are skipped",
+                        static_cast<unsigned>(ErrorCode::SessionLimit), source.to_string(), port,
+                        s.context.stats.router_capacity());
+    return id;
+  }
+  Router& router = *session.router;
+  ++router.sessions;
+  router.port = port;
+  router.state = shm::RouterState::Connected;
+  router.connected_realtime_ns = s.context.realtime_ns;
+  s.peers.touch(router);
+  s.context.log.info("router {}: session from port {}, {} open", source.to_string(), port, router.sessions);
+  return id;
+}
+
+void Shard::close_session(SessionId id) {
+  Impl& s = *impl_;
+  s.context.read_clock();
+  Session& session = s.peers.session(id);
+  if (!session.open) return;
+  s.set_waiting(session, false, false);
+  if (Router* router = session.router; router != nullptr) {
+    for (Peer* peer : router->peers) {
+      if (peer->up && peer->up_session == session.serial) s.set_up(*peer, false);
+      for (const auto& view : peer->views) {
+        if (!view || view->owner != &session) continue;
+        view->owner = nullptr;
+        if (view->state != shm::PeerState::Down) view->state = shm::PeerState::Stale;
+        s.resync.lost(*view);
+        s.peers.touch(*view);
+      }
+    }
+    --router->sessions;
+    if (router->sessions == 0) router->state = shm::RouterState::Lost;
+    s.peers.touch(*router);
+    s.context.log.info("router {}: session from port {} closed, {} open", router->address.to_string(),
+                       session.port, router->sessions);
+  }
+  std::erase(s.to_close, id);
+  s.peers.free_session(id);
+  s.context.stats.add(IngestMetric::SessionsClosed);
+  s.context.stats.set(IngestMetric::SessionsOpen, s.peers.open_sessions());
+}
+
+void Shard::session_error(SessionId id, ErrorCode code, std::string_view text) {
+  Session& session = impl_->peers.session(id);
+  if (session.router == nullptr) return;
+  Router& router = *session.router;
+  router.last_error = code;
+  copy_text(router.last_error_text, text);
+  impl_->peers.touch(router);
+}
+
+void Shard::set_throttled(SessionId id, bool throttled) {
+  Session& session = impl_->peers.session(id);
+  impl_->set_waiting(session, throttled, session.progress.active);
+}
+
+std::optional<SessionId> Shard::take_session_to_close() {
+  if (impl_->to_close.empty()) return std::nullopt;
+  const SessionId id = impl_->to_close.back();
+  impl_->to_close.pop_back();
+  return id;
+}
+
+void Shard::Impl::set_waiting(Session& session, bool throttled, bool in_progress) {
+  const bool before = session.waiting();
+  session.throttled = throttled;
+  session.progress.active = in_progress;
+  if (!in_progress) session.progress = Session::Progress{};
+  const bool now = session.waiting();
+  if (before == now) return;
+  const auto waiting = context.stats.get(IngestMetric::SessionsThrottled);
+  context.stats.set(IngestMetric::SessionsThrottled, now ? waiting + 1 : waiting - 1);
+  if (!now) {
+    session.resumed_ns = context.now_ns;
+    resync.resumed();
+  }
+  if (session.router == nullptr) return;
+  Router& router = *session.router;
+  router.waiting += now ? 1 : -1;
+  if (!now) router.resumed_ns = context.now_ns;
+  peers.touch(router);
+}
+
+Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
+  Impl& s = *impl_;
+  if (!std::exchange(s.clock_is_fresh, true)) s.context.read_clock();
+  Session& session = s.peers.session(id);
+  if (session.router == nullptr) {
+    s.context.stats.add(IngestMetric::OverLimit);
+    return Applied::Done;
+  }
+  if (session.must_close) return Applied::Done;
+  const bool again = session.progress.active;
+  if (!again) {
+    Router& router = *session.router;
+    ++router.messages;
+    router.bytes += message.size();
+    router.last_message_realtime_ns = s.context.realtime_ns;
+    s.peers.touch(router);
+  }
+  const Applied applied = s.dispatch(session, message);
+  if (applied == Applied::NoRoom) {
+    if (!again) {
+      s.context.stats.add(IngestMetric::RingFullEvents);
+      s.set_waiting(session, session.throttled, true);
+    }
+  } else if (again) {
+    s.set_waiting(session, session.throttled, false);
+  } else {
+    session.progress = Session::Progress{};
+  }
+  return applied;
+}
+
+Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
+  if (message.size() < wire::kBmpCommonHeaderBytes) {
+    malformed(session, nullptr, nullptr, ErrorCode::BmpTooShort, 0xff, message.size());
+    return Applied::Done;
+  }
+  const auto type = static_cast<std::uint8_t>(message[5]);
+  const auto counted = [&](IngestMetric metric) {
+    if (!session.progress.active) context.stats.add(metric);
+  };
+  wire::PerPeerHeader header;
+  const auto with_header = [&] {
+    if (wire::parse_per_peer_header(message, header)) return true;
+    malformed(session, nullptr, nullptr, ErrorCode::BmpMalformedPeerHeader, type, message.size());
+    return false;
+  };
+  switch (type) {
+    case static_cast<std::uint8_t>(wire::BmpType::RouteMonitoring):
+      counted(IngestMetric::MessagesRouteMonitoring);
+      if (with_header()) return route_monitoring(session, header, message);
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::StatisticsReport):
+      counted(IngestMetric::MessagesStatistics);
+      (void)with_header();
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::PeerDown):
+      counted(IngestMetric::MessagesPeerDown);
+      if (with_header()) peer_down(session, header, message);
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::PeerUp):
+      counted(IngestMetric::MessagesPeerUp);
+      if (with_header()) peer_up(session, header, message);
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::Initiation):
+      counted(IngestMetric::MessagesInitiation);
+      information(session, message);
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::Termination):
+      counted(IngestMetric::MessagesTermination);
+      context.log.info("router {}: ends the session from port {}", session.router->address.to_string(),
+                       session.port);
+      break;
+    case static_cast<std::uint8_t>(wire::BmpType::RouteMirroring):
+      // What is mirrored was received, not accepted: no routes.
+      counted(IngestMetric::MessagesRouteMirroring);
+      (void)with_header();
+      break;
+    default:
+      counted(IngestMetric::MessagesUnknown);
+      fault(session, nullptr, ErrorCode::BmpUnknownType, type, 5, "skipped");
+      break;
+  }
+  return Applied::Done;
+}
+
+void Shard::Impl::information(Session& session, wire::Bytes message) {
+  Router& router = *session.router;
+  router.state = shm::RouterState::Initiated;
+  wire::TlvReader tlvs(wire::information_tlvs(message));
+  for (wire::Tlv tlv; tlvs.next(tlv);) {
+    if (tlv.type == wire::kInitiationSysName) copy_text(router.sys_name, text_of(tlv.value));
+    if (tlv.type == wire::kInitiationSysDescr) copy_text(router.sys_descr, text_of(tlv.value));
+  }
+  if (!tlvs.ok()) {
+    malformed(session, nullptr, nullptr, ErrorCode::BmpMalformedTlv,
+              static_cast<std::uint8_t>(wire::BmpType::Initiation), message.size());
+  }
+  peers.touch(router);
+}
+
+void Shard::Impl::fault(Session& session, const Peer* peer, ErrorCode code, std::uint8_t type,
+                        std::size_t offset_bytes, std::string_view detail) {
+  Router& router = *session.router;
+  router.last_error = code;
+  ++router.faults;
+  char text[shm::kStatsTextBytes];
+  char who[48];
+  who[0] = 0;
+  if (peer != nullptr) {
+    *fmt::format_to_n(who, sizeof who - 1, " of peer {}", peer->key.address.to_string()).out = 0;
+  }
+  const auto end =
+      fmt::format_to_n(text, sizeof text, "{} in {}{}, byte {}{}{}", to_string(code),
+                       wire::bmp_type_name(type), who, offset_bytes, detail.empty() ? "" : ": ", detail);
+  copy_text(router.last_error_text, {text, std::min(end.size, sizeof text)});
+  peers.touch(router);
+  if (std::has_single_bit(router.faults)) {
+    context.log.warn("router {}: {} ({}); {} faults so far", router.address.to_string(),
+                     router.last_error_text.data(), static_cast<unsigned>(code), router.faults);
+  }
+}
+
+void Shard::Impl::malformed(Session& session, const Peer* peer, PeerView* view, ErrorCode code,
+                            std::uint8_t type, std::size_t offset_bytes) {
+  context.stats.add(IngestMetric::MessagesMalformed);
+  ++session.router->malformed;
+  if (view != nullptr) {
+    ++view->malformed;
+    peers.touch(*view);
+  }
+  fault(session, peer, code, type, offset_bytes, {});
+}
+
+Shard::Work Shard::do_work() {
+  Impl& s = *impl_;
+  ShardContext& context = s.context;
+  context.read_clock();
+  s.clock_is_fresh = false;
+  Work work;
+  work.next_deadline_ns = s.resync.run();
+  if (!s.sweep.run(kSweepSteps)) {
+    // Room comes from the reader: looking again at once would only burn the core.
+    const std::uint64_t retry = context.now_ns + kRetryNs;
+    work.next_deadline_ns = work.next_deadline_ns == 0 ? retry : std::min(work.next_deadline_ns, retry);
+  } else {
+    work.more = !s.sweep.idle();
+  }
+  if (context.pool.has_discarded()) work.more = !context.pool.reclaim_some(kReclaimSegments) || work.more;
+
+  s.peers.write_rows();
+  StatsWriter& stats = context.stats;
+  stats.set(IngestMetric::Routes, context.routes);
+  stats.set(IngestMetric::AttributeSets, context.attributes.size());
+  stats.set(IngestMetric::RibBytes, context.pool.memory_bytes());
+  stats.set(IngestMetric::RingUsedBytes, context.ring.used_bytes());
+  return work;
+}
+
+}  // namespace arancini::ingestd

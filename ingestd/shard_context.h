@@ -1,0 +1,57 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "common/metrics/stats_file.h"
+#include "common/ring/ring_writer.h"
+#include "ingestd/attribute_store.h"
+#include "ingestd/segment_pool.h"
+
+// What the parts of one shard share: where they write, and what time it is.
+namespace arancini::ingestd {
+
+struct ShardContext {
+  ShardContext(const Config& config, RingWriter& ring_writer, StatsWriter& stats_writer, Logger& logger,
+               const Clock& time_source, const HashSeed& seed)
+      : ring(ring_writer),
+        stats(stats_writer),
+        log(logger),
+        clock(time_source),
+        pool({.seed = seed}),
+        attributes(pool),
+        grace_ns(to_ns(config.curation.session_grace_s)),
+        resync_timeout_ns(to_ns(config.curation.resync_timeout_s)),
+        resync_settle_ns(to_ns(config.curation.resync_settle_s)) {
+    read_clock();
+  }
+
+  void read_clock() {
+    now_ns = clock.boottime_ns();
+    realtime_ns = clock.realtime_ns();
+  }
+
+  RingWriter& ring;
+  StatsWriter& stats;
+  Logger& log;
+  const Clock& clock;
+  SegmentPool pool;
+  AttributeStore attributes;
+  const std::uint64_t grace_ns;
+  const std::uint64_t resync_timeout_ns;
+  const std::uint64_t resync_settle_ns;
+
+  std::uint64_t now_ns = 0;       // CLOCK_BOOTTIME, as of the last read_clock()
+  std::uint64_t realtime_ns = 0;  // CLOCK_REALTIME
+  std::uint64_t routes = 0;       // told and not withdrawn, of all tables
+
+ private:
+  static std::uint64_t to_ns(double seconds) {
+    return static_cast<std::uint64_t>(std::max(0.0, seconds) * 1e9);
+  }
+};
+
+}  // namespace arancini::ingestd

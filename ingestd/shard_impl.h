@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "common/metrics/metric_list.h"
+#include "common/wire/bgp_update.h"
+#include "common/wire/bmp.h"
+#include "ingestd/peer_table.h"
+#include "ingestd/resync.h"
+#include "ingestd/rib_shard.h"
+#include "ingestd/rib_sweep.h"
+#include "ingestd/shard.h"
+#include "ingestd/shard_context.h"
+
+namespace arancini::ingestd {
+
+// shard.cpp: sessions, timers, messages about the router. peer_events.cpp: Peer Up and Down, who tells a
+// view. route_monitoring.cpp: routes.
+struct Shard::Impl {
+  Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Logger& log, const Clock& clock,
+       const HashSeed& seed);
+
+  Applied dispatch(Session& session, wire::Bytes message);
+  void information(Session& session, wire::Bytes message);
+
+  // The session waits for room, or no longer does.
+  void set_waiting(Session& session, bool throttled, bool in_progress);
+  void set_up(Peer& peer, bool up);
+
+  void peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  void peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  void view_up(Session& session, PeerView& view);
+  // True if the session is the one that tells the view, now that it sends routes of it.
+  bool claim(Session& session, PeerView& view);
+  // What is published of the peer, from its Peer Up. True if that must wait until what is told now is
+  // withdrawn.
+  bool adopt_identity(PeerView& view);
+  // A peer's new AS number is published once what was told under the old one is withdrawn. False: not yet.
+  bool settle_identity(PeerView& view);
+
+  Applied route_monitoring(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  Applied apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
+                       const wire::Update& update, wire::Bytes message);
+  void note_disposition(Session& session, PeerView& view, const wire::Update& update);
+  bool judge(Session& session, RibTable& table, const NlriField& field);
+
+  // The last error of a router: what, in which message, at which byte of it. Logged at the first, 2nd, 4th,
+  // 8th … of them.
+  void fault(Session& session, const Peer* peer, ErrorCode code, std::uint8_t type, std::size_t offset_bytes,
+             std::string_view detail);
+  // fault() for what did not parse.
+  void malformed(Session& session, const Peer* peer, PeerView* view, ErrorCode code, std::uint8_t type,
+                 std::size_t offset_bytes);
+
+  ShardContext context;
+  PeerTable peers;
+  RibShard rib;
+  RibSweep sweep;
+  Resync resync;
+  std::vector<SessionId> to_close;
+  bool clock_is_fresh = false;
+};
+
+}  // namespace arancini::ingestd

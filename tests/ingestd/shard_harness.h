@@ -1,0 +1,219 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/log.h"
+#include "common/metrics/stats_file.h"
+#include "common/ring/ring_file.h"
+#include "common/ring/ring_reader.h"
+#include "common/ring/ring_writer.h"
+#include "common/schema/update_decode.h"
+#include "ingestd/shard.h"
+#include "tests/ingestd/bmp_builder.h"
+
+// A shard on a real ring in a temporary directory, with a reader that folds what was written and checks on
+// the way that nothing was said twice, nothing unknown was withdrawn, and the sequences are dense.
+namespace arancini::testing {
+
+using ingestd::HashSeed;
+using ingestd::SessionId;
+using ingestd::Shard;
+
+struct RouteKey {
+  IpAddress router, peer;
+  std::uint8_t peer_type = 0;
+  std::uint64_t distinguisher = 0;
+  View view = View::AdjInPre;
+  Family family;
+  IpAddress prefix;
+  std::uint8_t length = 0;
+  std::uint32_t path_id = 0;
+  friend auto operator<=>(const RouteKey&, const RouteKey&) = default;
+};
+
+struct ToldRoute {
+  std::vector<std::uint32_t> as_path;
+  IpAddress next_hop;
+  std::uint32_t med = 0;
+  std::uint32_t peer_asn = 0;
+  friend bool operator==(const ToldRoute&, const ToldRoute&) = default;
+};
+
+class TempDir {
+ public:
+  TempDir() {
+    std::string name = (std::filesystem::temp_directory_path() / "arancini-shard-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
+    path_ = name;
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  [[nodiscard]] std::string file(const std::string& name) const { return (path_ / name).string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+class ShardHarness {
+ public:
+  struct Options {
+    std::uint64_t ring_bytes = 1U << 20;
+    std::uint32_t routers = 16;
+    std::uint32_t peers = 64;
+    double grace_s = 300, resync_timeout_s = 300, resync_settle_s = 5;
+    bool keep_updates = true;
+    bool keep_bytes = false;
+  };
+  ShardHarness() : ShardHarness(Options{}) {}
+  explicit ShardHarness(const Options& options) : options_(options), log_("test", LogLevel::Error) {
+    Config config;
+    config.curation.session_grace_s = options.grace_s;
+    config.curation.resync_timeout_s = options.resync_timeout_s;
+    config.curation.resync_settle_s = options.resync_settle_s;
+    auto file = RingFile::create_or_attach(dir_.file("ring"), {.capacity_bytes = options.ring_bytes,
+                                                               .shard = 0,
+                                                               .hugepages = HugepageMode::Never,
+                                                               .created_realtime_ns = 0});
+    if (!file) throw std::runtime_error(file.error().text);
+    writer_ = std::make_unique<RingWriter>(std::move(file.value()));
+    auto attached = RingFile::attach(dir_.file("ring"), RingSide::Reader);
+    if (!attached) throw std::runtime_error(attached.error().text);
+    reader_ = std::make_unique<RingReader>(std::move(attached.value()));
+    auto stats = StatsWriter::create(dir_.file("stats"), {.kind = shm::ProcessKind::Ingestd,
+                                                          .shard = 0,
+                                                          .routers = options.routers,
+                                                          .peers = options.peers,
+                                                          .now_realtime_ns = 0});
+    if (!stats) throw std::runtime_error(stats.error());
+    stats_ = std::make_unique<StatsWriter>(std::move(stats.value()));
+    shard_ = std::make_unique<Shard>(config, *writer_, *stats_, log_, clock_, HashSeed{.a = 1, .b = 2});
+  }
+
+  Shard& shard() { return *shard_; }
+  RingWriter& writer() { return *writer_; }
+  FakeClock& clock() { return clock_; }
+  [[nodiscard]] std::uint64_t metric(IngestMetric m) const { return stats_->get(m); }
+  [[nodiscard]] StatsReader rows() {
+    shard_->do_work();
+    auto reader = StatsReader::open(dir_.file("stats"));
+    if (!reader) throw std::runtime_error(reader.error());
+    return std::move(reader.value());
+  }
+
+  SessionId open(std::string_view router = "192.0.2.1", std::uint16_t port = 30000) {
+    return shard_->open_session(ip(router), port);
+  }
+  // Applies the message, reading the ring where it is full.
+  void send(SessionId session, const Buffer& message) {
+    for (int i = 0; i < 100000; ++i) {
+      if (shard_->apply(session, message) == Shard::Applied::Done) return;
+      shard_->publish();
+      drain();
+      shard_->do_work();
+    }
+    FAIL() << "a message is never done";
+  }
+  // Until sweeps have ended and everything is read.
+  void settle() {
+    for (int i = 0; i < 100000; ++i) {
+      const Shard::Work work = shard_->do_work();
+      shard_->publish();
+      drain();
+      if (!work.more && metric(IngestMetric::SweepsRunning) == 0) return;
+    }
+    FAIL() << "sweeps never end";
+  }
+  void pass_time(double seconds) {
+    clock_.now_ns += static_cast<std::uint64_t>(seconds * 1e9);
+    settle();
+  }
+
+  // Reads up to `records` records and folds them.
+  std::size_t drain(std::size_t records = SIZE_MAX) {
+    std::size_t n = 0;
+    RingRecord record;
+    while (n < records && reader_->next(record) == RingReader::Status::Record) {
+      ++n;
+      fold(record);
+    }
+    reader_->release(reader_->cursor());
+    return n;
+  }
+
+  [[nodiscard]] const std::map<RouteKey, ToldRoute>& table() const { return table_; }
+  [[nodiscard]] std::vector<schema::DecodedUpdate>& updates() { return updates_; }
+  [[nodiscard]] const Buffer& bytes() const { return bytes_; }
+  // Updates since the last call.
+  std::vector<schema::DecodedUpdate> take_updates() {
+    shard_->publish();
+    drain();
+    return std::exchange(updates_, {});
+  }
+
+ private:
+  static RouteKey key_of(const schema::DecodedUpdate& u) {
+    return {u.router,         u.peer,          u.peer_type, u.peer_distinguisher, u.view, u.family,
+            u.prefix_address, u.prefix_length, u.path_id};
+  }
+
+  void fold(const RingRecord& record) {
+    if (options_.keep_bytes) bytes_.insert(bytes_.end(), record.payload.begin(), record.payload.end());
+    ASSERT_EQ(record.header.kind, static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch));
+    const auto problem = schema::decode_payload(
+        schema::PayloadFormat::BatchV2, record.payload, [this](const schema::DecodedUpdate& u) {
+          ASSERT_EQ(u.sequence, next_sequence_);
+          ++next_sequence_;
+          const RouteKey key = key_of(u);
+          const auto found = table_.find(key);
+          if (u.announced) {
+            ToldRoute route{u.as_path, u.next_hop, u.med, u.peer_asn};
+            ASSERT_FALSE(u.synthetic);
+            if (found != table_.end()) {
+              ASSERT_NE(found->second, route) << "told twice: " << u.prefix_address.to_string();
+              ASSERT_EQ(found->second.peer_asn, u.peer_asn) << "another subject";
+              found->second = route;
+            } else {
+              table_.emplace(key, route);
+            }
+          } else {
+            ASSERT_NE(found, table_.end()) << "withdraws what was not told: " << u.prefix_address.to_string();
+            ASSERT_EQ(found->second.peer_asn, u.peer_asn) << "another subject";
+            ASSERT_EQ(u.synthetic, u.reason != Reason::None);
+            table_.erase(found);
+          }
+          if (options_.keep_updates) updates_.push_back(u);
+        });
+    ASSERT_FALSE(problem.has_value()) << *problem;
+  }
+
+  Options options_;
+  TempDir dir_;
+  Logger log_;
+  FakeClock clock_;
+  std::unique_ptr<RingWriter> writer_;
+  std::unique_ptr<RingReader> reader_;
+  std::unique_ptr<StatsWriter> stats_;
+  std::unique_ptr<Shard> shard_;
+  std::map<RouteKey, ToldRoute> table_;
+  std::vector<schema::DecodedUpdate> updates_;
+  Buffer bytes_;
+  std::uint64_t next_sequence_ = 1;
+};
+
+}  // namespace arancini::testing
