@@ -5,6 +5,7 @@
 #include <span>
 
 #include "ingestd/extendible_hash.h"
+#include "ingestd/hash.h"
 #include "ingestd/segment_pool.h"
 
 // Attribute sets that routes share: each distinct blob is kept once, reference counted. One thread. No
@@ -55,7 +56,7 @@ class AttributeStore {
   [[nodiscard]] std::span<const std::byte> bytes(AttrId id) const noexcept;
   [[nodiscard]] AttrKey parts(AttrId id) const noexcept;
   // Starts loading the record of `id` (None is fine), for ref() or unref() soon.
-  void prefetch(AttrId id) const noexcept { __builtin_prefetch(records_ + raw(id)); }
+  void prefetch(AttrId id) const noexcept { prefetch_line(records_ + raw(id)); }
 
   // Distinct blobs.
   [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "common/base/types.h"
+#include "ingestd/hash.h"
 #include "ingestd/segment_pool.h"
 
 // Extendible hashing (Fagin, Nievergelt, Pippenger, Strong: "Extendible Hashing", TODS 1979): the top bits of
@@ -75,7 +76,7 @@ class ExtendibleTable {
 
   void prefetch(std::uint64_t hash) const noexcept {
     const SegmentRef& ref = directory()[index_of(hash)];
-    __builtin_prefetch(slots(ref) + (hash & mask_of(ref)), 1);
+    prefetch_line(slots(ref) + (hash & mask_of(ref)));
   }
 
   // The matching slot and false, or a new empty one and true, which the caller must fill at once, or
@@ -139,6 +140,8 @@ class ExtendibleTable {
         slots_left -= static_cast<std::int64_t>(mask_of(ref) + 1);
         visited += scan(ref, visit, [](const Slot&) { return true; });
         advance(cursor, first);
+      } else if (at_start && visited > 0) {
+        break;  // a part costs as much as the whole: let the next call begin with it
       } else {
         slots_left -= static_cast<std::int64_t>(2 * (mask_of(ref) + 1));
         visited += visit_part(cursor, first, left, visit);
@@ -416,10 +419,9 @@ class ExtendibleTable {
     return visited;
   }
 
-  // The next entries of a segment in order of (hash, key), as many as are wanted or kPart.
+  // The next `wanted` entries of a segment in order of (hash, key), or fewer; moves the cursor behind them.
   template <class Visit>
   std::size_t visit_part(WalkCursor& cursor, std::size_t first, std::size_t wanted, Visit& visit) {
-    constexpr std::size_t kPart = 128;
     struct Candidate {
       std::uint64_t hash;
       const Slot* slot;
@@ -432,8 +434,9 @@ class ExtendibleTable {
                                           : !cursor.in_tie || slot.key() > cursor.tie;
     };
     SegmentRef& ref = directory()[first];
-    std::array<Candidate, kPart> heap;
-    const std::size_t capacity = std::min(wanted, kPart);
+    // What does not fit, in a segment that could not split, is cut to the lower half again and again.
+    std::array<Candidate, kFullSlots> found;
+    wanted = std::min(wanted, kFullSlots / 2);
     std::size_t count = 0;
     bool all = true;
     for (std::uint64_t i = 0; i <= mask_of(ref); ++i) {
@@ -441,31 +444,35 @@ class ExtendibleTable {
       if (slot.empty()) continue;
       const Candidate candidate{slot.hash(seed_), &slot};
       if (!is_left(candidate.hash, slot)) continue;
-      if (count < capacity) {
-        heap[count++] = candidate;
-        std::push_heap(heap.begin(), heap.begin() + static_cast<std::ptrdiff_t>(count), before);
-        continue;
+      if (count == found.size()) {
+        std::nth_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(wanted), found.end(),
+                         before);
+        count = wanted;
+        all = false;
       }
-      all = false;
-      if (!before(candidate, heap[0])) continue;
-      std::pop_heap(heap.begin(), heap.begin() + static_cast<std::ptrdiff_t>(count), before);
-      heap[count - 1] = candidate;
-      std::push_heap(heap.begin(), heap.begin() + static_cast<std::ptrdiff_t>(count), before);
+      found[count++] = candidate;
     }
     if (count == 0) {
       advance(cursor, first);
       return 0;
     }
-    const std::uint64_t last_hash = heap[0].hash;
-    const Prefix last_key = heap[0].slot->key();
+    if (count > wanted) {
+      all = false;
+      std::nth_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(wanted - 1),
+                       found.begin() + static_cast<std::ptrdiff_t>(count), before);
+      count = wanted;
+    }
+    const Candidate last =
+        *std::max_element(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(count), before);
+    const Prefix last_key = last.slot->key();
     const std::size_t visited = scan(ref, visit, [&](const Slot& slot) {
       const std::uint64_t hash = slot.hash(seed_);
-      return is_left(hash, slot) && (hash != last_hash ? hash < last_hash : slot.key() <= last_key);
+      return is_left(hash, slot) && (hash != last.hash ? hash < last.hash : slot.key() <= last_key);
     });
     if (all) {
       advance(cursor, first);
     } else {
-      cursor.hash_position = last_hash;
+      cursor.hash_position = last.hash;
       cursor.in_tie = true;
       cursor.tie = last_key;
     }

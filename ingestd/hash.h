@@ -29,6 +29,13 @@ constexpr std::uint64_t hash_words(std::uint64_t x, std::uint64_t y, std::uint64
   return hash_fold(hash_fold(x ^ s.a, y ^ s.b) ^ s.a, z ^ s.b ^ kHashOdd2);
 }
 
+// Prefetch for writing. The empty asm keeps GCC from taking a function that only prefetches for one without
+// effect, and its calls away.
+inline void prefetch_line(const void* p) noexcept {
+  __builtin_prefetch(p, 1);
+  asm volatile("" : : "r"(p));
+}
+
 // `state` chains several parts; start with anything fixed.
 std::uint64_t hash_bytes(std::span<const std::byte> bytes, std::uint64_t state,
                          const HashSeed& seed) noexcept;

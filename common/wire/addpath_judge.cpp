@@ -4,6 +4,15 @@
 namespace arancini::wire {
 namespace {
 
+constexpr std::uint32_t kMostlyHostBits = 16;
+constexpr std::uint32_t kHostBits = 4;
+constexpr std::uint32_t kDefaultRoutes = 4;
+constexpr std::uint32_t kDefaultRouteAmongOthers = 1;
+// Where both readings parse, the first byte of an id of 2^24 or above is a length that fits: that is what
+// prefixes taken for ids look like, unless the router is known to use such ids.
+constexpr std::uint32_t kUnseenLargeIds = 10;
+constexpr std::uint32_t kNotNegotiated = 2;
+
 // What speaks against reading the NLRI one way.
 struct Reading {
   bool parses = false;
@@ -34,11 +43,16 @@ Reading read(Bytes nlri, Family family, bool path_ids) {
     host_bits += (length % 8) != 0 && (load_u8(p - 1) & (0xffU >> (length % 8))) != 0;
   }
   r.parses = true;
-  // Host bits are rare in real NLRI (only raw pre-policy feeds have them), so they weigh most. A small path
-  // id reads as default routes, of which a message has at most one per path, seldom with others.
-  r.cost = 4 * (host_bits < 64 ? host_bits : 64);
-  if (!path_ids && default_routes > 1) r.cost += 4;
-  if (!path_ids && default_routes == 1 && entries > 1) r.cost += 1;
+  // Host bits are rare in real NLRI (only raw pre-policy feeds have them); in most of the entries they are no
+  // accident.
+  if (host_bits >= 2 && 2 * host_bits > entries)
+    r.cost += kMostlyHostBits;
+  else
+    r.cost += kHostBits * (host_bits < 2 ? host_bits : 2);
+  // A path id below 2^24 begins with a zero byte, below 2^16 with two, and each reads as a default route: of
+  // those a message has one per path at most, and seldom beside others.
+  if (!path_ids && default_routes > 1) r.cost += kDefaultRoutes;
+  if (default_routes == 1 && entries > 1) r.cost += kDefaultRouteAmongOthers;
   return r;
 }
 
@@ -60,8 +74,8 @@ AddPathJudge::Verdict AddPathJudge::judge(Bytes nlri, Family family) {
     return Verdict{learned_ ? learned_path_ids_ : negotiated_, false, false};
   bool path_ids = with.parses;
   if (without.parses && with.parses) {
-    // Large ids that were not seen before look like prefixes taken for ids.
-    if (with.large_ids && !seen_large_ids_) with.cost += 2;
+    if (with.large_ids && !seen_large_ids_) with.cost += kUnseenLargeIds;
+    if (!negotiated_) with.cost += kNotNegotiated;
     if (with.cost == without.cost) return verdict(learned_ ? learned_path_ids_ : negotiated_);
     path_ids = with.cost < without.cost;
   }

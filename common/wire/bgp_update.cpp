@@ -60,6 +60,7 @@ struct Walk {
   Fault as_path(Bytes value);
   Fault take(std::uint8_t type, Bytes value);
   void run(Bytes attributes);
+  void mandatory(const std::byte* where);
 };
 
 Fault Walk::as_path(Bytes value) {
@@ -134,6 +135,23 @@ Fault Walk::take(std::uint8_t type, Bytes value) {
   return Fault::None;
 }
 
+// RFC 7606 3.c: Optional and Transitive must be what the attribute's definition says; Partial and the unused
+// bits are not judged. Only for types with a field of their own. AS4_* in front of a 2-byte peer are
+// discarded as for any other fault (RFC 6793 6).
+constexpr Fault flag_fault(std::uint8_t type, std::uint8_t flags) {
+  if (!has_update_field(type)) return Fault::None;
+  // ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF and ATOMIC_AGGREGATE are well-known: transitive, not optional.
+  constexpr std::uint64_t kWellKnown = 1ULL << 1 | 1ULL << 2 | 1ULL << 3 | 1ULL << 5 | 1ULL << 6;
+  // MED, ORIGINATOR_ID, CLUSTER_LIST and the MP attributes are optional and not transitive, the others are
+  // both.
+  constexpr std::uint64_t kNonTransitive = 1ULL << 4 | 1ULL << 9 | 1ULL << 10 | 1ULL << 14 | 1ULL << 15;
+  const unsigned expected = (kWellKnown >> type & 1U) != 0       ? kTransitive
+                            : (kNonTransitive >> type & 1U) != 0 ? kOptional
+                                                                 : kOptional | kTransitive;
+  if ((flags & (kOptional | kTransitive)) == expected) return Fault::None;
+  return type == 17 || type == 18 ? Fault::Discard : Fault::Withdraw;
+}
+
 // A discarded attribute is as if it had not been there.
 void forget(Attributes& a, std::uint8_t type) {
   switch (static_cast<AttrType>(type)) {
@@ -188,7 +206,7 @@ void Walk::run(Bytes attributes) {
       continue;
     }
     seen |= mask;
-    const Fault fault = take(raw.type, raw.value);
+    const Fault fault = std::max(take(raw.type, raw.value), flag_fault(raw.type, raw.flags));
     if (fault == Fault::None) [[likely]] {
       u.attributes.present |= mask;
       continue;
@@ -197,6 +215,15 @@ void Walk::run(Bytes attributes) {
     if (fault == Fault::Discard) forget(u.attributes, raw.type);
     if (fault == Fault::Fatal) return;
   }
+}
+
+// RFC 7606 3.d. An absent AS_PATH is as good as an empty one: GoBGP reports its local routes so
+// (docs/decisions/0003).
+void Walk::mandatory(const std::byte* where) {
+  const bool announces = !u.announced.empty() || (u.has_mp_reach && !u.mp_reach.nlri.empty());
+  const bool missing =
+      (seen & bit(AttrType::Origin)) == 0 || (!u.announced.empty() && (seen & bit(AttrType::NextHop)) == 0);
+  if (announces && missing) report(Fault::Withdraw, where);
 }
 
 }  // namespace
@@ -286,6 +313,7 @@ Update parse_update(Bytes bgp_message, bool as2_flag) {
   }
   Walk walk{u, message, as2_flag};
   walk.run(bgp_message.subspan(attributes_at + 2, attributes));
+  walk.mandatory(bgp_message.data() + attributes_at);
   switch (walk.worst) {
     case Fault::None:
       break;

@@ -133,7 +133,7 @@ TEST(ParseUpdate, MalformedAttributesPerRfc7606) {
         if (t == 3) attributes.add(attribute(0x40, 3, {192, 0, 2, 1}));
       }
     const std::size_t at = 19 + 2 + 2 + attributes.size();
-    attributes.add(attribute(c.type <= 3 ? 0x40 : 0xc0, c.type, c.value));
+    attributes.add(attribute(attribute_flags(c.type), c.type, c.value));
     const Buffer m = update({}, attributes, prefixes({"10.0.0.0/8"}));
     const Update u = parse_update(m, false);
     EXPECT_EQ(u.disposition, c.expected) << c.what;
@@ -145,6 +145,55 @@ TEST(ParseUpdate, MalformedAttributesPerRfc7606) {
     EXPECT_EQ(u.error_offset, c.expected == Good ? 0 : at) << c.what;
     EXPECT_EQ(texts(u.announced, kIpv4Unicast, false), (Texts{"10.0.0.0/8"})) << c.what;
   }
+}
+
+TEST(ParseUpdate, AttributeFlagsPerRfc7606) {
+  for (unsigned type : {4, 6, 7, 8, 9, 10, 14, 16, 17, 18, 32, 35, 99}) {
+    const Buffer value = type == 6    ? Buffer{}
+                         : type == 14 ? Buffer().u16(2).u8(1).u8(0).u8(0)
+                         : type == 17 ? as_sequence4({1})
+                                      : Buffer().fill(0, type == 32                ? 12
+                                                         : type >= 16 || type == 7 ? 8
+                                                                                   : 4);
+    for (unsigned wrong : {0x80, 0x40, 0xc0}) {
+      const auto parsed = [&](unsigned flags) {
+        const Buffer otc{0, 0, 0, 1};
+        return parse_update(
+            update({}, basic_attributes().add(attribute(flags, type, type == 35 ? otc : value)),
+                   prefixes({"10.0.0.0/8"})),
+            false);
+      };
+      const unsigned right = attribute_flags(type);
+      EXPECT_EQ(parsed(right).disposition, Good) << type;
+      EXPECT_EQ(parsed(right | 0x20).disposition, Good) << type;  // Partial is not judged
+      EXPECT_EQ(parsed(right | 0x0f).disposition, Good) << type;  // nor are the unused bits
+      const auto expected = type == 99 ? Good : type == 17 || type == 18 ? AttributeDiscard : TreatAsWithdraw;
+      EXPECT_EQ(parsed(right ^ wrong).disposition, expected) << type << " " << wrong;
+    }
+  }
+}
+
+TEST(ParseUpdate, MissingMandatoryAttributes) {
+  const Buffer origin = attribute(0x40, 1, {0});
+  const Buffer next_hop = attribute(0x40, 3, {192, 0, 2, 1});
+  const Buffer reach = mp_reach(kIpv6Unicast, Buffer().address("2001:db8::1"), prefixes({"2001:db8::/32"}));
+  const Buffer nlri = prefixes({"10.0.0.0/8"});
+  const struct {
+    Buffer attributes, nlri;
+    Update::Disposition expected;
+  } cases[] = {
+      {Buffer(origin).add(next_hop), nlri, Good},  // no AS_PATH: GoBGP's local routes
+      {next_hop, nlri, TreatAsWithdraw},
+      {origin, nlri, TreatAsWithdraw},
+      {Buffer(origin).add(reach), {}, Good},
+      {Buffer(origin).add(reach), nlri, TreatAsWithdraw},
+      {reach, {}, TreatAsWithdraw},
+      {mp_unreach(kIpv6Unicast, prefixes({"2001:db8::/32"})), {}, Good},
+      {{}, nlri, TreatAsWithdraw},
+  };
+  int n = 0;
+  for (const auto& c : cases)
+    EXPECT_EQ(parse_update(update({}, c.attributes, c.nlri), false).disposition, c.expected) << n++;
 }
 
 TEST(ParseUpdate, AsWidthIsDecidedByWhatParses) {

@@ -93,6 +93,26 @@ inline Buffer attribute(unsigned flags, unsigned type, const Buffer& value) {
   return b.add(value);
 }
 
+// The Optional and Transitive bits that the definition of the type asks for.
+inline unsigned attribute_flags(unsigned type) {
+  switch (type) {
+    case 1:
+    case 2:
+    case 3:
+    case 5:
+    case 6:
+      return 0x40;
+    case 4:
+    case 9:
+    case 10:
+    case 14:
+    case 15:
+      return 0x80;
+    default:
+      return 0xc0;
+  }
+}
+
 inline Buffer update(const Buffer& withdrawn, const Buffer& attributes, const Buffer& announced) {
   return bgp(2, Buffer()
                     .u16(static_cast<unsigned>(withdrawn.size()))

@@ -1,0 +1,347 @@
+#include "ingestd/event_loop.h"
+
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <utility>
+
+namespace arancini::ingestd {
+
+EventLoop::EventLoop(const Options& options, SessionSink& sink, StatsWriter& stats, Logger& log,
+                     const Clock& clock)
+    : options_(options), sink_(sink), stats_(stats), log_(log), clock_(clock), now_ns_(clock.boottime_ns()) {}
+
+EventLoop::~EventLoop() = default;
+
+bool EventLoop::start(std::string& note) {
+  IoOptions io;
+  io.kind = options_.io;
+  io.max_connections = options_.max_sessions;
+  io.buffer_bytes = options_.buffer_bytes;
+  io.buffer_count = options_.buffer_count;
+  backend_ = make_io_backend(io, *this, note);
+  return backend_ != nullptr;
+}
+
+std::string EventLoop::start_handover(const Config& config, int listener_fd) {
+  Handover::Options options;
+  options.shard = options_.shard;
+  auto handover = Handover::open(config, options, listener_fd, *this, clock_);
+  if (!handover) return handover.error();
+  handover_ = std::move(handover).value();
+  if (!backend_->watch(handover_->fd())) return "cannot watch the handover socket";
+  return {};
+}
+
+void EventLoop::add_listener(int fd) {
+  listeners_.push_back(fd);
+  if (!backend_->add_listener(fd)) log_.error("cannot watch listener {}: {}", fd, std::strerror(errno));
+}
+
+void EventLoop::watch_signals(int fd) {
+  signal_fd_ = fd;
+  if (!backend_->watch(fd)) log_.error("cannot watch signals: {}", std::strerror(errno));
+}
+
+// --- sessions come
+
+void EventLoop::on_accept(Fd fd) noexcept {
+  stats_.add(IngestMetric::SessionsAccepted);
+  Remote remote;
+  if (!remote_of(fd.get(), remote)) {  // reset before we looked at it
+    stats_.add(IngestMetric::SessionsClosed);
+    return;
+  }
+  const ShardId owner = owner_of(remote.address, options_.shard_count);
+  if (raw(owner) != options_.shard && handover_) {
+    handover_->pass(owner, std::move(fd), remote.address);
+  } else {
+    adopt(std::move(fd));
+  }
+}
+
+void EventLoop::on_session_received(Fd session) noexcept {
+  adopt(std::move(session));
+}
+
+void EventLoop::adopt(Fd fd) {
+  if (stopping_) return;  // it connects again, to our successor
+  Remote remote;
+  if (!remote_of(fd.get(), remote)) {
+    stats_.add(IngestMetric::SessionsClosed);
+    return;
+  }
+  std::uint64_t suppressed = 0;
+  if (sessions_.size() >= options_.max_sessions) {
+    stats_.add(IngestMetric::SessionsRefused);
+    if (error_lines_.allow(now_ns_, suppressed)) {
+      log_.warn(
+          "router {} port {} refused: {} sessions are open (bmp.max_sessions); {} such lines suppressed",
+          remote.address.to_string(), remote.port, sessions_.size(), suppressed);
+    }
+    return;
+  }
+  prepare_session_socket(fd.get());
+  const ConnectionId connection = backend_->add_connection(std::move(fd));
+  if (connection == kNoConnection) {
+    stats_.add(IngestMetric::SessionsRefused);
+    return;
+  }
+  auto session = std::make_unique<Session>(options_.max_message_bytes, remote);
+  session->connection = connection;
+  session->id = sink_.open_session(remote.address, remote.port);
+  session->index = sessions_.size();
+  if (by_connection_.size() <= raw(connection)) by_connection_.resize(raw(connection) + std::size_t{1});
+  by_connection_[raw(connection)] = session.get();
+  sessions_.push_back(std::move(session));
+  stats_.set(IngestMetric::SessionsOpen, sessions_.size());
+  if (session_lines_.allow(now_ns_, suppressed)) {
+    log_.info("router {} port {} connected, {} open{}", remote.address.to_string(), remote.port,
+              sessions_.size(),
+              suppressed > 0 ? fmt::format("; {} lines about sessions suppressed", suppressed) : "");
+  }
+}
+
+void EventLoop::on_accept_error(int error) noexcept {
+  stats_.add(IngestMetric::AcceptErrors);
+  std::uint64_t suppressed = 0;
+  if (error_lines_.allow(now_ns_, suppressed)) {
+    log_.error("a connection could not be accepted: {}; {} such lines suppressed", std::strerror(error),
+               suppressed);
+  }
+}
+
+void EventLoop::on_session_passed(const IpAddress& source, ShardId owner) noexcept {
+  stats_.add(IngestMetric::SessionsHandedOver);
+  log_.debug("router {} passed to shard {}", source.to_string(), raw(owner));
+}
+
+void EventLoop::on_handover_failed(const IpAddress& source, ShardId owner, const std::string& why) noexcept {
+  stats_.add(IngestMetric::HandoversFailed);
+  std::uint64_t suppressed = 0;
+  if (handover_lines_.allow(now_ns_, suppressed)) {
+    log_.warn(
+        "E{} router {} closed: shard {} did not take it ({}); is ingestd@{} running? {} such lines "
+        "suppressed",
+        static_cast<std::uint32_t>(ErrorCode::HandoverFailed), source.to_string(), raw(owner), why,
+        raw(owner), suppressed);
+  }
+}
+
+// --- sessions speak
+
+void EventLoop::on_data(ConnectionId id, std::span<const std::byte> bytes) noexcept {
+  stats_.add(IngestMetric::BytesReceived, bytes.size());
+  Session& session = session_of(id);
+  if (!session.throttled && others_must_wait()) {
+    after_feed(session, session.framer.feed(bytes, [](std::span<const std::byte>) { return false; }));
+  } else {
+    after_feed(session, session.framer.feed(bytes, deliver_to(session)));
+  }
+}
+
+void EventLoop::after_feed(Session& session, Framer::Status status) {
+  switch (status) {
+    case Framer::Status::NeedMore:
+      break;
+    case Framer::Status::Blocked:
+      throttle(session);
+      break;
+    case Framer::Status::Bad:
+      finish(session);
+      break;
+  }
+}
+
+void EventLoop::throttle(Session& session) {
+  if (session.throttled) return;
+  session.throttled = true;
+  session.throttled_since_ns = clock_.boottime_ns();
+  throttled_.push_back(&session);
+  backend_->pause(session.connection);
+  sink_.set_throttled(session.id, true);
+  stats_.set(IngestMetric::SessionsThrottled, throttled_.size());
+}
+
+// `session` stays in throttled_: who calls takes it out.
+void EventLoop::unthrottle(Session& session) {
+  session.throttled = false;
+  sink_.set_throttled(session.id, false);
+  if (session.connection != kNoConnection && !stopping_) backend_->resume(session.connection);
+}
+
+bool EventLoop::others_must_wait() const {
+  return !throttled_.empty() && now_ns_ > throttled_.front()->throttled_since_ns + kThrottlePatienceNs;
+}
+
+void EventLoop::retry_throttled() {
+  if (throttled_.empty()) return;
+  std::size_t kept = 0;
+  bool go_on = true;
+  for (std::size_t i = 0; i < throttled_.size(); ++i) {
+    Session& session = *throttled_[i];
+    Framer::Status status = Framer::Status::Blocked;
+    if (go_on) {
+      status = session.framer.retry(deliver_to(session));
+      // The one that waits longest must not be overtaken for ever.
+      go_on = status != Framer::Status::Blocked || !others_must_wait();
+    }
+    switch (status) {
+      case Framer::Status::Blocked:
+        throttled_[kept++] = &session;
+        break;
+      case Framer::Status::NeedMore:
+        unthrottle(session);
+        if (session.connection == kNoConnection) finish(session);
+        break;
+      case Framer::Status::Bad:
+        unthrottle(session);
+        finish(session);
+        break;
+    }
+  }
+  throttled_.resize(kept);
+  stats_.set(IngestMetric::SessionsThrottled, kept);
+}
+
+// --- sessions go
+
+void EventLoop::on_closed(ConnectionId id, int error) noexcept {
+  Session& session = session_of(id);
+  by_connection_[raw(id)] = nullptr;
+  session.connection = kNoConnection;
+  session.end_error = error;
+  if (!session.throttled) finish(session);
+}
+
+void EventLoop::finish(Session& session) {
+  const ErrorCode framing = session.framer.error();
+  const bool truncated = framing == ErrorCode::None && session.framer.pending_bytes() > 0 && !stopping_;
+  const std::string router = session.remote.address.to_string();
+  std::uint64_t suppressed = 0;
+  if (framing != ErrorCode::None || truncated) {
+    const ErrorCode code = truncated ? ErrorCode::BmpTruncated : framing;
+    char text[shm::kStatsTextBytes];
+    const auto end = fmt::format_to_n(text, sizeof text, "{} at byte {} of the session from port {}",
+                                      to_string(code), session.framer.offset(), session.remote.port);
+    sink_.session_error(session.id, code, {text, std::min(end.size, sizeof text)});
+    if (error_lines_.allow(now_ns_, suppressed)) {
+      log_.warn("E{} router {} port {}: {} at byte {} of its stream; session closed{}",
+                static_cast<std::uint32_t>(code), router, session.remote.port, to_string(code),
+                session.framer.offset(),
+                suppressed > 0 ? fmt::format("; {} such lines suppressed", suppressed) : "");
+    }
+  } else {
+    if (session.end_error != 0) {
+      sink_.session_error(session.id, ErrorCode::SessionReset, std::strerror(session.end_error));
+    }
+    if (!session_lines_.allow(now_ns_, suppressed)) return remove(session);
+    log_.info("router {} port {} closed: {}, {} bytes received{}", router, session.remote.port,
+              session.connection != kNoConnection ? "shutting down"
+              : session.end_error == 0            ? "the router ended the session"
+                                                  : std::strerror(session.end_error),
+              session.framer.offset(),
+              suppressed > 0 ? fmt::format("; {} lines about sessions suppressed", suppressed) : "");
+  }
+  remove(session);
+}
+
+void EventLoop::remove(Session& session) {
+  if (session.connection != kNoConnection) {
+    by_connection_[raw(session.connection)] = nullptr;
+    backend_->close(session.connection);
+  }
+  sink_.close_session(session.id);
+  const std::size_t index = session.index;
+  sessions_[index] = std::move(sessions_.back());  // `session` is gone
+  if (index + 1 < sessions_.size()) sessions_[index]->index = index;
+  sessions_.pop_back();
+  stats_.add(IngestMetric::SessionsClosed);
+  stats_.set(IngestMetric::SessionsOpen, sessions_.size());
+}
+
+// --- the loop
+
+void EventLoop::on_readable(int fd) noexcept {
+  if (handover_ && fd == handover_->fd()) {
+    handover_->on_readable();
+    return;
+  }
+  if (fd != signal_fd_) return;
+  signalfd_siginfo info{};
+  while (::read(fd, &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+    const auto signal = static_cast<int>(info.ssi_signo);
+    if (signal == SIGTERM || signal == SIGINT) stop_requested_ = true;
+  }
+}
+
+void EventLoop::run_once() {
+  backend_->run_once(wait_ns());
+  now_ns_ = clock_.boottime_ns();
+  retry_throttled();
+  work_ = sink_.do_work();
+  sink_.publish();
+  if (handover_) handover_->do_work();
+  stats_.add(IngestMetric::LoopIterations);
+  if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);
+}
+
+std::uint64_t EventLoop::wait_ns() const {
+  if (work_.more) return 0;
+  const std::uint64_t now = clock_.boottime_ns();
+  std::uint64_t until = next_heartbeat_ns_;
+  if (work_.next_deadline_ns != 0) until = std::min(until, work_.next_deadline_ns);
+  if (handover_) {
+    if (const std::uint64_t next = handover_->next_deadline_ns(); next != 0) until = std::min(until, next);
+  }
+  const std::uint64_t wait = until > now ? until - now : 0;
+  return throttled_.empty() ? wait : std::min(wait, kThrottleRetryNs);
+}
+
+void EventLoop::housekeeping(std::uint64_t now_ns) {
+  next_heartbeat_ns_ = now_ns + kHeartbeatNs;
+  sink_.heartbeat(now_ns);
+  // Memory of former bursts goes back bit by bit.
+  for (std::size_t i = 0; i < std::min<std::size_t>(sessions_.size(), 64); ++i) {
+    trim_next_ = trim_next_ + 1 < sessions_.size() ? trim_next_ + 1 : 0;
+    sessions_[trim_next_]->framer.trim();
+  }
+}
+
+void EventLoop::begin_stop() {
+  stopping_ = true;
+  stop_by_ns_ = clock_.boottime_ns() + kDrainNs;
+  for (const int fd : listeners_) backend_->remove_listener(fd);
+  // What a router sends from now on stays in its socket; it will send everything again in its next session.
+  for (const auto& session : sessions_) {
+    if (session->connection != kNoConnection && !session->throttled) backend_->pause(session->connection);
+  }
+}
+
+void EventLoop::run() {
+  while (!stop_requested_) run_once();
+  begin_stop();
+  // Late data is what the backend had received before it was told to pause.
+  int quiet_rounds = 0;
+  while ((quiet_rounds < 2 || !throttled_.empty()) && clock_.boottime_ns() < stop_by_ns_) {
+    const std::uint64_t received = stats_.get(IngestMetric::BytesReceived);
+    backend_->run_once(throttled_.empty() ? 0 : kThrottleRetryNs);
+    quiet_rounds = stats_.get(IngestMetric::BytesReceived) == received ? quiet_rounds + 1 : 0;
+    now_ns_ = clock_.boottime_ns();
+    retry_throttled();
+    sink_.publish();
+    if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);
+  }
+  if (!throttled_.empty()) {
+    log_.warn("{} sessions ended with messages that found no room in the ring; their routers send them again",
+              throttled_.size());
+    throttled_.clear();
+  }
+  while (!sessions_.empty()) finish(*sessions_.back());
+  sink_.publish();
+}
+
+}  // namespace arancini::ingestd

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+
+#include "common/base/clock.h"
+#include "common/base/config.h"
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/metrics/stats_file.h"
+#include "common/ring/ring_writer.h"
+#include "ingestd/event_loop.h"
+#include "ingestd/listener.h"
+#include "ingestd/shard.h"
+#include "ingestd/shard_sink.h"
+
+namespace arancini::ingestd {
+
+// Everything that one ingestd owns, in the order in which it comes to life.
+struct Instance {
+  const Config& config;
+  std::uint32_t shard_number;
+  const SystemClock& clock;
+  Logger& log;
+  Fd signals;
+  StatsWriter stats;
+  RingWriter ring;
+  Shard shard;
+  ShardSink sink;
+  Listeners listeners;
+  EventLoop loop;
+
+  Instance(const Config& config_in, std::uint32_t number, const SystemClock& clock_in, Logger& log_in,
+           Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog)
+      : config(config_in),
+        shard_number(number),
+        clock(clock_in),
+        log(log_in),
+        signals(std::move(signals_in)),
+        stats(std::move(stats_in)),
+        ring(std::move(ring_file)),
+        shard(config, ring, stats, log, clock),
+        sink(shard, ring, stats, watchdog),
+        listeners(std::move(listeners_in)),
+        loop(EventLoop::Options{.shard = number,
+                                .shard_count = config.shards.count,
+                                .max_sessions = config.bmp.max_sessions,
+                                .max_message_bytes = config.bmp.max_message_bytes,
+                                .io = config.bmp.io},
+             sink, stats, log, clock) {}
+};
+
+}  // namespace arancini::ingestd

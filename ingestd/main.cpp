@@ -1,0 +1,193 @@
+#include <fmt/format.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sysexits.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include "ingestd/instance.h"
+
+namespace {
+
+using namespace arancini;
+using namespace arancini::ingestd;
+
+constexpr std::uint32_t kRouterRows = 4096;
+constexpr std::uint32_t kPeerRows = 16384;
+
+// What keeps the daemon from starting, with the code for whoever starts it.
+class StartError : public std::runtime_error {
+ public:
+  StartError(int code, const std::string& text) : std::runtime_error(text), code_(code) {}
+  [[nodiscard]] int code() const { return code_; }
+
+ private:
+  int code_;
+};
+
+struct Arguments {
+  ConfigFlags flags;
+  std::optional<std::uint32_t> shard;
+  int listen_fd = -1;
+};
+
+// Blocked before any thread is made, so that all of them inherit it and only the signalfd sees them.
+Fd block_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int s : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, s);
+  ::signal(SIGPIPE, SIG_IGN);
+  if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) throw StartError(EX_OSERR, "sigprocmask failed");
+  Fd fd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!fd) throw StartError(EX_OSERR, fmt::format("signalfd: {}", std::strerror(errno)));
+  return fd;
+}
+
+// This thread onto the K-th core that it may use; CPUAffinity= in a templated unit cannot say that.
+void pin_to_core(std::uint32_t shard, Logger& log) {
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  if (::sched_getaffinity(0, sizeof usable, &usable) != 0) {
+    log.warn("not pinned: {}", std::strerror(errno));
+    return;
+  }
+  const auto count = static_cast<std::uint32_t>(CPU_COUNT(&usable));
+  if (shard >= count) {
+    log.warn("not pinned: shard {} of only {} usable cores; set shards.count, or shards.pin = false", shard,
+             count);
+    return;
+  }
+  std::uint32_t seen = 0;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (!CPU_ISSET(core, &usable) || seen++ != shard) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    if (::sched_setaffinity(0, sizeof one, &one) != 0) log.warn("not pinned: {}", std::strerror(errno));
+    return;
+  }
+}
+
+RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock) {
+  const RingFile::CreateOptions options{.capacity_bytes = config.ring.size_bytes,
+                                        .shard = shard,
+                                        .hugepages = config.ring.hugepages,
+                                        .created_realtime_ns = clock.realtime_ns()};
+  auto ring = RingFile::create_or_attach(config.ring_path(shard), options);
+  if (ring) return std::move(ring).value();
+  switch (ring.error().kind) {
+    case RingFileError::Kind::Locked:
+      throw StartError(EX_TEMPFAIL, ring.error().text);
+    case RingFileError::Kind::NoHugepages:
+      throw StartError(EX_CONFIG, ring.error().text);
+    case RingFileError::Kind::Missing:
+    case RingFileError::Kind::Incompatible:
+    case RingFileError::Kind::System:
+      break;
+  }
+  throw StartError(EX_OSERR, ring.error().text);
+}
+
+void run(const Arguments& arguments, const Config& config, Fd signals) {
+  const std::uint32_t shard = *arguments.shard;
+  std::error_code ignored;  // whoever needs the directory says what is wrong with it
+  std::filesystem::create_directories(config.paths.runtime_dir, ignored);
+  // Before anything of a running ingestd's is replaced.
+  if (const int pid = RingFile::lock_holder(config.ring_path(shard), RingSide::Writer); pid > 0) {
+    throw StartError(EX_TEMPFAIL, fmt::format("{} is in use by process {}: shard {} runs already",
+                                              config.ring_path(shard), pid, shard));
+  }
+  const SystemClock clock;
+  auto stats =
+      StatsWriter::create(config.ingestd_stats_path(shard), {.kind = shm::ProcessKind::Ingestd,
+                                                             .shard = shard,
+                                                             .routers = kRouterRows,
+                                                             .peers = kPeerRows,
+                                                             .now_realtime_ns = clock.realtime_ns()});
+  if (!stats) throw StartError(EX_CANTCREAT, stats.error());
+  RingFile ring = open_ring(config, shard, clock);
+  auto listeners = open_listeners(config, arguments.listen_fd);
+  if (!listeners) throw StartError(EX_OSERR, listeners.error());
+
+  Logger log(fmt::format("ingestd@{}", shard), parse_log_level(config.log.level));
+  if (!ring.on_hugepages()) log.warn("ring {}: {}", ring.path(), ring.hugepage_note());
+  if (config.shards.pin) pin_to_core(shard, log);
+  std::uint64_t watchdog_us = 0;
+  const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
+  Instance instance(config, shard, clock, log, std::move(signals), std::move(stats).value(), std::move(ring),
+                    std::move(listeners).value(), watchdog);
+  EventLoop& loop = instance.loop;
+  std::string note;
+  if (!loop.start(note)) throw StartError(EX_UNAVAILABLE, note);
+  if (!note.empty()) log.warn("{}", note);
+  if (!instance.listeners.note.empty()) log.warn("{}", instance.listeners.note);
+  const int listener = instance.listeners.fds.front().get();
+  if (const std::string error = loop.start_handover(config, listener); !error.empty()) {
+    throw StartError(EX_CANTCREAT, error);
+  }
+  loop.watch_signals(instance.signals.get());
+  for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
+
+  instance.stats.set_state(shm::ProcessState::Running);
+  log.info("shard {} of {} listens on {} with {}, version " ARANCINI_VERSION, shard, config.shards.count,
+           local_address(listener), loop.backend().name());
+  ::sd_notifyf(0, "READY=1\nSTATUS=Shard %u of %u, %s", shard, config.shards.count, loop.backend().name());
+  loop.run();
+  ::sd_notify(0, "STOPPING=1");
+  instance.stats.set_state(shm::ProcessState::Stopped);
+  log.info("stopped");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("ingestd: takes BMP sessions in, curates them, writes the updates of one shard to its ring");
+  Arguments arguments;
+  arguments.flags.add_to(app);
+  app.add_option("--shard", arguments.shard, "number of the shard, from 0; required");
+  app.add_option("--listen-fd", arguments.listen_fd, "inherited descriptor of a listening TCP socket")
+      ->check(CLI::NonNegativeNumber);
+  app.set_version_flag("--version", "ingestd " ARANCINI_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : EX_USAGE;
+  }
+  const std::string name = arguments.shard ? fmt::format("ingestd@{}", *arguments.shard) : "ingestd";
+  try {
+    const Config config = load_config(arguments.flags);
+    if (arguments.shard && *arguments.shard >= config.shards.count) {
+      throw ConfigError(fmt::format("--shard {}: there are only {} shards (shards.count)", *arguments.shard,
+                                    config.shards.count));
+    }
+    if (arguments.flags.check_config) {
+      fmt::print("{}: configuration is valid\n", config.file.empty() ? "defaults and flags" : config.file);
+      return 0;
+    }
+    if (!arguments.shard) {
+      fmt::print(stderr, "{}: --shard is required\n", name);
+      return EX_USAGE;
+    }
+    run(arguments, config, block_signals());
+    return 0;
+  } catch (const ConfigError& e) {
+    fmt::print(stderr, "{}: {}\n", name, e.what());
+    return EX_CONFIG;
+  } catch (const StartError& e) {
+    fmt::print(stderr, "{}: {}\n", name, e.what());
+    return e.code();
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "{}: {}\n", name, e.what());
+    return EX_SOFTWARE;
+  }
+}

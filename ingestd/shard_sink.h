@@ -1,0 +1,45 @@
+#pragma once
+
+#include <systemd/sd-daemon.h>
+
+#include "ingestd/event_loop.h"
+
+namespace arancini::ingestd {
+
+// The event loop's view of the shard, its ring and its stats page.
+class ShardSink final : public SessionSink {
+ public:
+  // All borrowed.
+  ShardSink(Shard& shard, RingWriter& ring, StatsWriter& stats, bool systemd_watchdog)
+      : shard_(shard), ring_(ring), stats_(stats), systemd_watchdog_(systemd_watchdog) {
+    stats_.set(IngestMetric::RingCapacityBytes, ring_.capacity_bytes());
+  }
+
+  SessionId open_session(const IpAddress& source, std::uint16_t port) override {
+    return shard_.open_session(source, port);
+  }
+  Shard::Applied apply(SessionId session, std::span<const std::byte> message) override {
+    return shard_.apply(session, message);
+  }
+  void session_error(SessionId session, ErrorCode code, std::string_view text) override {
+    shard_.session_error(session, code, text);
+  }
+  void close_session(SessionId session) override { shard_.close_session(session); }
+  void set_throttled(SessionId session, bool throttled) override { shard_.set_throttled(session, throttled); }
+  Shard::Work do_work() override { return shard_.do_work(); }
+  void publish() override { shard_.publish(); }
+  void heartbeat(std::uint64_t boottime_ns) override {
+    ring_.heartbeat(boottime_ns);
+    stats_.heartbeat(boottime_ns);
+    stats_.set(IngestMetric::RingUsedBytes, ring_.used_bytes());
+    if (systemd_watchdog_) ::sd_notify(0, "WATCHDOG=1");
+  }
+
+ private:
+  Shard& shard_;
+  RingWriter& ring_;
+  StatsWriter& stats_;
+  bool systemd_watchdog_;
+};
+
+}  // namespace arancini::ingestd
