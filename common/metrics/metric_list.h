@@ -56,6 +56,8 @@ enum class IngestMetric : std::size_t {
   RingFullEvents,
   SweepsRunning,
   LoopIterations,
+  HandoversFailed,     // misplaced sessions closed because their owner did not take them
+  AcceptErrors,        // no descriptors or no memory for a new connection
   UnknownPeers,        // routes without Peer Up, accepted
   MessagesSuperseded,  // skipped: a newer session tells that table
   OverLimit,           // messages and sessions skipped for want of a row
