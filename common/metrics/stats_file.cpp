@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,24 +56,32 @@ std::size_t utf8_length(std::string_view text) {
   return n;
 }
 
+// How often one walk over the page may sleep for rows whose writer was interrupted in the middle of a change.
+constexpr int kWalkSleeps = 50;
+
 // A consistent copy of a row, or false when it kept changing. The row is read in atomic words: the writer may
 // be at it.
 template <class Row>
-bool copy_row(const Row& row, std::array<std::byte, sizeof(Row)>& out) {
+bool copy_row(const Row& row, std::array<std::byte, sizeof(Row)>& out, int& sleeps_left) {
   static_assert(sizeof(Row) % sizeof(std::uint64_t) == 0);
   const auto* words = reinterpret_cast<const std::uint64_t*>(&row);
-  for (int attempt = 0; attempt < 64; ++attempt) {
+  for (int attempt = 1;; ++attempt) {
     const std::uint32_t before =
         row.guard.load(std::memory_order_acquire);  // pairs with the release in write_row()
-    if (before % 2 != 0) continue;
-    for (std::size_t i = 0; i < sizeof(Row) / sizeof(std::uint64_t); ++i) {
-      const std::uint64_t word = __atomic_load_n(words + i, __ATOMIC_RELAXED);
-      std::memcpy(out.data() + i * sizeof word, &word, sizeof word);
+    if (before % 2 == 0) {
+      for (std::size_t i = 0; i < sizeof(Row) / sizeof(std::uint64_t); ++i) {
+        const std::uint64_t word = __atomic_load_n(words + i, __ATOMIC_RELAXED);
+        std::memcpy(out.data() + i * sizeof word, &word, sizeof word);
+      }
+      std::atomic_thread_fence(std::memory_order_acquire);  // pairs with the release fence in write_row()
+      if (row.guard.load(std::memory_order_relaxed) == before) return true;
     }
-    std::atomic_thread_fence(std::memory_order_acquire);  // pairs with the release fence in write_row()
-    if (row.guard.load(std::memory_order_relaxed) == before) return true;
+    if (attempt % 64 != 0) continue;
+    if (sleeps_left == 0) return false;
+    --sleeps_left;
+    const timespec pause{0, 50'000};
+    ::nanosleep(&pause, nullptr);
   }
-  return false;
 }
 
 // One field of a copied row.
@@ -274,9 +283,11 @@ std::uint64_t StatsReader::value(std::size_t index) const {
 std::vector<StatsReader::Router> StatsReader::routers() const {
   using Row = shm::RouterRow;
   std::vector<Router> result;
+  int sleeps_left = kWalkSleeps;
   std::array<std::byte, sizeof(Row)> row;
   for (std::uint32_t i = 0; i < state_->router_capacity; ++i) {
-    if (!copy_row(state_->routers()[i], row) || field<std::uint32_t>(row, offsetof(Row, in_use)) == 0)
+    if (!copy_row(state_->routers()[i], row, sleeps_left) ||
+        field<std::uint32_t>(row, offsetof(Row, in_use)) == 0)
       continue;
     Router r;
     r.index = i;
@@ -306,9 +317,12 @@ std::vector<StatsReader::Router> StatsReader::routers() const {
 std::vector<StatsReader::Peer> StatsReader::peers() const {
   using Row = shm::PeerRow;
   std::vector<Peer> result;
+  int sleeps_left = kWalkSleeps;
   std::array<std::byte, sizeof(Row)> row;
   for (std::uint32_t i = 0; i < state_->peer_capacity; ++i) {
-    if (!copy_row(state_->peers()[i], row) || field<std::uint32_t>(row, offsetof(Row, in_use)) == 0) continue;
+    if (!copy_row(state_->peers()[i], row, sleeps_left) ||
+        field<std::uint32_t>(row, offsetof(Row, in_use)) == 0)
+      continue;
     Peer p;
     p.router = field<std::uint32_t>(row, offsetof(Row, router));
     p.peer_type = field<std::uint8_t>(row, offsetof(Row, peer_type));
