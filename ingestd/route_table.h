@@ -142,11 +142,12 @@ class RouteTable {
   // touch this table. Between calls the table may change in any way (insert, erase, split, clear).
   // Guarantees, for a walk from a default cursor until cursor.done:
   //  - a route that is in the table during the whole walk is visited exactly once;
-  //  - a route inserted or erased meanwhile is visited at most once per insertion;
-  //  - `max_entries` is never exceeded; a call may visit fewer, even none, as it scans a bounded number of
-  //  slots (about
-  //    8 * max_entries + 2048): go on until done;
-  //  - order is that of the seeded hash: same seed and same calls, same order.
+  //  - any other prefix is visited at most once, also when it is erased and inserted again meanwhile;
+  //  - `max_entries` is never exceeded. A call may visit fewer, even none, since it prefers whole segments
+  //  and
+  //    scans about 8 * max_entries + 2048 slots at most: go on until done. Slices below 900 routes cost a
+  //    scan of the segment each;
+  //  - order follows the seeded hash, within a segment also its history: same seed, same calls, same order.
   template <class F>
   std::size_t walk(WalkCursor& cursor, std::size_t max_entries, F&& f) {
     return std::visit(

@@ -32,31 +32,47 @@ static_assert(size_of_class(class_of(1)) == 16 && size_of_class(class_of(128)) =
 static_assert(size_of_class(class_of(129)) == 160 && size_of_class(class_of(256)) == 256);
 static_assert(size_of_class(class_of(28672)) == 28672 && class_of(65536) == 43 && size_of_class(43) == 65536);
 
+// A seed that someone wrote down (0, 1, ~0) would make weak multipliers. SplitMix64's finaliser (Steele, Lea,
+// Flood).
+constexpr std::uint64_t whitened(std::uint64_t x) {
+  x *= 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
 constexpr std::size_t round_up(std::size_t bytes, std::size_t unit) {
   return (bytes + unit - 1) / unit * unit;
 }
 
 }  // namespace
 
-// Stands in the last bytes of its chunk, so that blocks start on pages.
+// The headers of a region's chunks stand together at its end (Tail), so that blocks start on pages.
 struct alignas(64) SegmentPool::Chunk {
   Chunk* next;  // in its class's list or among the spare ones
   Chunk* prev;
-  Chunk* all_next;
-  Chunk* all_prev;
   void* free_list;
+  std::byte* start;
+  std::uint32_t size;     // of the chunk, without the headers in the last one
   std::uint32_t bump;     // blocks behind were never handed out since the chunk got its class
-  std::uint32_t touched;  // highest bump ever: what the kernel has given us
+  std::uint32_t touched;  // up to here the kernel has given us memory
   std::uint32_t used;     // blocks handed out
   std::uint16_t cls;
   std::uint8_t linked;
-
-  static Chunk* of(void* block) {
-    const std::uintptr_t start = reinterpret_cast<std::uintptr_t>(block) & ~(kChunkBytes - 1);
-    return reinterpret_cast<Chunk*>(start + kChunkBytes - sizeof(Chunk));
-  }
-  [[nodiscard]] std::byte* start() { return reinterpret_cast<std::byte*>(this + 1) - kChunkBytes; }
 };
+
+struct alignas(64) SegmentPool::Tail {
+  std::array<Chunk, kRegionBytes / kChunkBytes> chunks;
+  Tail* next;
+  std::byte* start;  // of the region
+
+  static Tail* of(std::byte* region) { return reinterpret_cast<Tail*>(region + kRegionBytes - sizeof(Tail)); }
+};
+
+SegmentPool::Chunk* SegmentPool::chunk_of(void* block) noexcept {
+  const std::size_t offset = reinterpret_cast<std::uintptr_t>(block) % kRegionBytes;
+  return &Tail::of(static_cast<std::byte*>(block) - offset)->chunks[offset / kChunkBytes];
+}
 
 struct alignas(64) SegmentPool::Large {
   Large* next;
@@ -73,13 +89,15 @@ HashSeed HashSeed::random() {
 }
 
 SegmentPool::SegmentPool(const Options& options)
-    : limit_bytes_(options.limit_bytes), seed_(options.seed), huge_pages_(options.huge_pages) {}
+    : limit_bytes_(options.limit_bytes),
+      seed_{whitened(options.seed.a + 1), whitened(options.seed.b + 2)},
+      huge_pages_(options.huge_pages) {}
 
 SegmentPool::~SegmentPool() {
-  for (Chunk* chunk = all_; chunk != nullptr;) {
-    Chunk* const next = chunk->all_next;
-    munmap(chunk->start(), kChunkBytes);
-    chunk = next;
+  for (Tail* tail = regions_; tail != nullptr;) {
+    Tail* const next = tail->next;
+    munmap(tail->start, kRegionBytes);
+    tail = next;
   }
   for (Large* large = large_; large != nullptr;) {
     Large* const next = large->next;
@@ -103,6 +121,16 @@ void* SegmentPool::allocate(std::size_t bytes) noexcept {
   return block;
 }
 
+// Empty chunks keep their pages until somebody needs the bytes.
+bool SegmentPool::charge(std::size_t bytes) noexcept {
+  if (bytes > limit_bytes_) return false;
+  while (memory_bytes_ > limit_bytes_ - bytes) {
+    if (trim(1) == 0) return false;
+  }
+  memory_bytes_ += bytes;
+  return true;
+}
+
 void SegmentPool::link(Chunk* chunk) noexcept {
   Chunk*& head = partial_[chunk->cls];
   chunk->prev = nullptr;
@@ -122,6 +150,12 @@ void SegmentPool::unlink(Chunk* chunk) noexcept {
   chunk->linked = 0;
 }
 
+void SegmentPool::set_aside(Chunk* chunk) noexcept {
+  chunk->next = spare_;
+  spare_ = chunk;
+  if (chunk->touched != 0) ++spare_touched_;
+}
+
 void* SegmentPool::allocate_small(std::size_t bytes) noexcept {
   const unsigned cls = class_of(bytes);
   const auto size = static_cast<std::uint32_t>(size_of_class(cls));
@@ -137,42 +171,28 @@ void* SegmentPool::allocate_small(std::size_t bytes) noexcept {
     const std::uint32_t end = chunk->bump + size;
     if (end > chunk->touched) {
       const std::uint32_t more = end - chunk->touched;
-      if (!huge_pages_) {
-        if (memory_bytes_ + more > limit_bytes_) return nullptr;
-        memory_bytes_ += more;
-      }
+      if (!charge(more)) return nullptr;
       chunk->touched = end;
     }
-    block = chunk->start() + chunk->bump;
+    block = chunk->start + chunk->bump;
     chunk->bump = end;
   }
   ++chunk->used;
-  if (chunk->free_list == nullptr && chunk->bump + size > kChunkBytes - sizeof(Chunk)) unlink(chunk);
+  if (chunk->free_list == nullptr && chunk->bump + size > chunk->size) unlink(chunk);
   return block;
 }
 
 SegmentPool::Chunk* SegmentPool::take_chunk(unsigned cls) noexcept {
-  Chunk* chunk = spare_;
-  if (chunk != nullptr) {
-    spare_ = chunk->next;
-  } else {
-    const std::size_t cost = huge_pages_ ? kChunkBytes : kPageBytes;
-    if (memory_bytes_ + cost > limit_bytes_) return nullptr;
-    // Aligned: map twice as much and cut.
-    void* const raw =
-        mmap(nullptr, 2 * kChunkBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (raw == MAP_FAILED) return nullptr;
-    auto* const base = static_cast<std::byte*>(raw);
-    const std::size_t before =
-        (kChunkBytes - reinterpret_cast<std::uintptr_t>(base) % kChunkBytes) % kChunkBytes;
-    if (before != 0) munmap(base, before);
-    munmap(base + before + kChunkBytes, kChunkBytes - before);
-    madvise(base + before, kChunkBytes, huge_pages_ ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
-    chunk = Chunk::of(base + before);
-    memory_bytes_ += cost;
-    chunk->all_next = all_;
-    if (all_ != nullptr) all_->all_prev = chunk;
-    all_ = chunk;
+  if (spare_ == nullptr && !map_region()) return nullptr;
+  Chunk* const chunk = spare_;
+  spare_ = chunk->next;
+  if (chunk->touched != 0) --spare_touched_;
+  if (huge_pages_ && chunk->touched != chunk->size) {
+    if (!charge(chunk->size - chunk->touched)) {
+      set_aside(chunk);
+      return nullptr;
+    }
+    chunk->touched = chunk->size;
   }
   chunk->free_list = nullptr;
   chunk->bump = 0;
@@ -182,18 +202,51 @@ SegmentPool::Chunk* SegmentPool::take_chunk(unsigned cls) noexcept {
   return chunk;
 }
 
+bool SegmentPool::map_region() noexcept {
+  const std::size_t cost = huge_pages_ ? kRegionBytes : kPageBytes;
+  if (!charge(cost)) return false;
+  // Aligned: map twice as much and cut.
+  void* const raw =
+      mmap(nullptr, 2 * kRegionBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) {
+    memory_bytes_ -= cost;
+    return false;
+  }
+  auto* const base = static_cast<std::byte*>(raw);
+  const std::size_t before =
+      (kRegionBytes - reinterpret_cast<std::uintptr_t>(base) % kRegionBytes) % kRegionBytes;
+  if (before != 0) munmap(base, before);
+  munmap(base + before + kRegionBytes, kRegionBytes - before);
+  madvise(base + before, kRegionBytes, huge_pages_ ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+  auto* const tail = Tail::of(base + before);
+  tail->start = base + before;
+  tail->next = regions_;
+  regions_ = tail;
+  for (std::size_t i = tail->chunks.size(); i-- > 0;) {
+    Chunk& chunk = tail->chunks[i];
+    chunk.start = tail->start + i * kChunkBytes;
+    chunk.size = kChunkBytes;
+    if (i == tail->chunks.size() - 1) chunk.size -= static_cast<std::uint32_t>(sizeof(Tail));
+    chunk.touched = huge_pages_ ? chunk.size : 0;
+    set_aside(&chunk);
+  }
+  return true;
+}
+
 void* SegmentPool::allocate_large(std::size_t bytes) noexcept {
   const std::size_t mapped = class_bytes(bytes);
-  if (mapped < bytes || memory_bytes_ + mapped > limit_bytes_) return nullptr;
+  if (mapped < bytes || !charge(mapped)) return nullptr;
   void* const raw = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED) return nullptr;
+  if (raw == MAP_FAILED) {
+    memory_bytes_ -= mapped;
+    return nullptr;
+  }
   auto* const large = static_cast<Large*>(raw);
   large->mapped_bytes = mapped;
   large->prev = nullptr;
   large->next = large_;
   if (large_ != nullptr) large_->prev = large;
   large_ = large;
-  memory_bytes_ += mapped;
   return large + 1;
 }
 
@@ -211,14 +264,13 @@ void SegmentPool::release(void* block, std::size_t bytes) noexcept {
     munmap(large, large->mapped_bytes);
     return;
   }
-  Chunk* const chunk = Chunk::of(block);
+  Chunk* const chunk = chunk_of(block);
   *static_cast<void**>(block) = chunk->free_list;
   chunk->free_list = block;
   if (chunk->linked == 0) link(chunk);
   if (--chunk->used == 0) {
     unlink(chunk);
-    chunk->next = spare_;
-    spare_ = chunk;
+    set_aside(chunk);
   }
 }
 
@@ -248,17 +300,14 @@ bool SegmentPool::reclaim_some(std::size_t max_segments) noexcept {
 
 std::size_t SegmentPool::trim(std::size_t max_chunks) noexcept {
   std::size_t count = 0;
-  for (; spare_ != nullptr && count < max_chunks; ++count) {
-    Chunk* const chunk = spare_;
-    spare_ = chunk->next;
-    if (chunk->all_prev != nullptr) {
-      chunk->all_prev->all_next = chunk->all_next;
-    } else {
-      all_ = chunk->all_next;
-    }
-    if (chunk->all_next != nullptr) chunk->all_next->all_prev = chunk->all_prev;
-    memory_bytes_ -= huge_pages_ ? kChunkBytes : kPageBytes + chunk->touched;
-    munmap(chunk->start(), kChunkBytes);
+  for (Chunk* chunk = spare_; spare_touched_ != 0 && count < max_chunks; chunk = chunk->next) {
+    if (chunk->touched == 0) continue;
+    // Whole pages: those with the headers stay.
+    madvise(chunk->start, chunk->size / kPageBytes * kPageBytes, MADV_DONTNEED);
+    memory_bytes_ -= chunk->touched;
+    chunk->touched = 0;
+    --spare_touched_;
+    ++count;
   }
   return count;
 }

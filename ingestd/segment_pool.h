@@ -36,14 +36,17 @@ struct alignas(64) DirectoryHeader {
 
 class SegmentPool {
  public:
-  static constexpr std::size_t kChunkBytes = std::size_t{2} << 20;
+  // Mapped at once, aligned, so that it can be a huge page.
+  static constexpr std::size_t kRegionBytes = std::size_t{2} << 20;
+  // Holds blocks of one size; given to another size when empty.
+  static constexpr std::size_t kChunkBytes = std::size_t{256} << 10;
   // Larger blocks get a mapping of their own.
   static constexpr std::size_t kMaxClassBytes = std::size_t{64} << 10;
 
   struct Options {
     std::uint64_t limit_bytes = UINT64_MAX;  // of memory_bytes()
-    bool huge_pages = false;  // MADV_HUGEPAGE on chunks; first touch of each then costs 50-200 us
-    HashSeed seed{};          // of all tables in this pool
+    bool huge_pages = false;                 // MADV_HUGEPAGE: the first touch of a region costs 100 us
+    HashSeed seed{};                         // of all tables in this pool
   };
   explicit SegmentPool(const Options& options);
   // All tables that use the pool must be gone.
@@ -62,7 +65,8 @@ class SegmentPool {
   void discard(DirectoryHeader* directory) noexcept;
   // Frees at most `max_segments` segments of discarded tables. True when nothing is left.
   bool reclaim_some(std::size_t max_segments) noexcept;
-  // Gives at most `max_chunks` unused chunks back to the kernel (50-100 us each); returns how many.
+  // Gives the pages of at most `max_chunks` empty chunks back to the kernel (tens of us each); returns of how
+  // many. Happens by itself when the limit is reached.
   std::size_t trim(std::size_t max_chunks) noexcept;
 
   // Memory touched so far and not given back, as the kernel counts it within a page or so per chunk.
@@ -73,6 +77,7 @@ class SegmentPool {
   void set_limit_bytes(std::uint64_t limit) noexcept { limit_bytes_ = limit; }
   // Segments of discarded tables that wait for reclaim_some() exist.
   [[nodiscard]] bool has_discarded() const noexcept { return discarded_ != nullptr; }
+  // What the hash functions use: made from Options::seed, any of which will do.
   [[nodiscard]] const HashSeed& seed() const noexcept { return seed_; }
 
   // What a block of `bytes` really takes.
@@ -80,18 +85,24 @@ class SegmentPool {
 
  private:
   struct Chunk;
+  struct Tail;
   struct Large;
   static constexpr std::size_t kClasses = 44;
 
+  static Chunk* chunk_of(void* block) noexcept;
   void* allocate_small(std::size_t bytes) noexcept;
   void* allocate_large(std::size_t bytes) noexcept;
   Chunk* take_chunk(unsigned cls) noexcept;
+  bool map_region() noexcept;
+  void set_aside(Chunk* chunk) noexcept;
+  bool charge(std::size_t bytes) noexcept;
   void link(Chunk* chunk) noexcept;
   void unlink(Chunk* chunk) noexcept;
 
   std::array<Chunk*, kClasses> partial_{};  // chunks with free blocks, by class
   Chunk* spare_ = nullptr;                  // chunks without any block
-  Chunk* all_ = nullptr;
+  std::size_t spare_touched_ = 0;           // of those, with pages of their own
+  Tail* regions_ = nullptr;
   Large* large_ = nullptr;
   DirectoryHeader* discarded_ = nullptr;
   std::uint64_t memory_bytes_ = 0;
