@@ -7,9 +7,12 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <functional>
 #include <span>
 #include <sstream>
+#include <thread>
 #include <utility>
 
 namespace arancini::curated {
@@ -77,10 +80,8 @@ std::string number(std::uint32_t n) {
 
 prometheus::MetricType to_prometheus(MetricType type) {
   switch (type) {
-    case MetricType::Counter:
-      return prometheus::MetricType::Counter;
-    case MetricType::Gauge:
-      return prometheus::MetricType::Gauge;
+    case MetricType::Counter: return prometheus::MetricType::Counter;
+    case MetricType::Gauge: return prometheus::MetricType::Gauge;
   }
   return prometheus::MetricType::Untyped;
 }
@@ -198,10 +199,8 @@ void add_routers(std::vector<RouterView> routers, std::size_t limit, std::vector
 
 std::string_view type_name(MetricType type) {
   switch (type) {
-    case MetricType::Counter:
-      return "counter";
-    case MetricType::Gauge:
-      return "gauge";
+    case MetricType::Counter: return "counter";
+    case MetricType::Gauge: return "gauge";
   }
   return "untyped";
 }
@@ -249,11 +248,31 @@ std::string metrics_page(const Config& config, Fleet& fleet) {
 struct Exporter::State {
   State(const Config& c, Fleet& f) : config(c), fleet(f), address(c.metrics.listen) {}
   ~State() {
-    if (server != nullptr) mg_stop(server);
+    if (server != nullptr) stop();
     mg_exit_library();
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  // civetweb's master thread looks at its stop flag when a connection comes, or every two seconds: knock.
+  void stop() {
+    std::atomic<bool> done{false};
+    std::thread knocking([&] {
+      while (!done) {
+        std::array<char, 256> error{};
+        const std::string host = address.host == "0.0.0.0" ? "127.0.0.1"
+                                 : address.host == "::"    ? "::1"
+                                                           : address.host;
+        if (mg_connection* c = mg_connect_client(host.c_str(), address.port, 0, error.data(), error.size())) {
+          mg_close_connection(c);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    });
+    mg_stop(server);
+    done = true;
+    knocking.join();
+  }
 
   static int metrics(mg_connection* connection, void* self) {
     auto& state = *static_cast<State*>(self);

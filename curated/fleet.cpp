@@ -32,16 +32,11 @@ std::optional<std::uint32_t> shard_of_page(const std::string& file_name) {
 
 Verdict verdict_of(shm::ProcessState state) {
   switch (state) {
-    case shm::ProcessState::Starting:
-      return Verdict::Starting;
-    case shm::ProcessState::Running:
-      return Verdict::Running;
-    case shm::ProcessState::Draining:
-      return Verdict::Draining;
-    case shm::ProcessState::Degraded:
-      return Verdict::Degraded;
-    case shm::ProcessState::Stopped:
-      return Verdict::Stopped;
+    case shm::ProcessState::Starting: return Verdict::Starting;
+    case shm::ProcessState::Running: return Verdict::Running;
+    case shm::ProcessState::Draining: return Verdict::Draining;
+    case shm::ProcessState::Degraded: return Verdict::Degraded;
+    case shm::ProcessState::Stopped: return Verdict::Stopped;
   }
   return Verdict::Degraded;  // a number from a newer version; the page is untrusted
 }
@@ -60,20 +55,13 @@ const ManagedProcess* find(const std::vector<ManagedProcess>& all, const std::st
 
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
-    case Verdict::Starting:
-      return "starting";
-    case Verdict::Running:
-      return "running";
-    case Verdict::Draining:
-      return "draining";
-    case Verdict::Degraded:
-      return "degraded";
-    case Verdict::Dead:
-      return "dead";
-    case Verdict::Stuck:
-      return "stuck";
-    case Verdict::Stopped:
-      return "stopped";
+    case Verdict::Starting: return "starting";
+    case Verdict::Running: return "running";
+    case Verdict::Draining: return "draining";
+    case Verdict::Degraded: return "degraded";
+    case Verdict::Dead: return "dead";
+    case Verdict::Stuck: return "stuck";
+    case Verdict::Stopped: return "stopped";
   }
   return "unknown";
 }
@@ -193,15 +181,9 @@ FleetView Fleet::view() {
         view.verdict = Verdict::Running;
         view.uptime_s = since(clock_.realtime_ns(), p.started_realtime_ns) / kSecond;
         break;
-      case ProcessPhase::Waiting:
-        view.verdict = Verdict::Dead;
-        break;
-      case ProcessPhase::Stopping:
-        view.verdict = Verdict::Draining;
-        break;
-      case ProcessPhase::Stopped:
-        view.verdict = Verdict::Stopped;
-        break;
+      case ProcessPhase::Waiting: view.verdict = Verdict::Dead; break;
+      case ProcessPhase::Stopping: view.verdict = Verdict::Draining; break;
+      case ProcessPhase::Stopped: view.verdict = Verdict::Stopped; break;
     }
     out.processes.push_back(std::move(view));
   }

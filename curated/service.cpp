@@ -29,28 +29,20 @@ namespace pb = control::v1;
 
 std::string_view router_state(shm::RouterState state) {
   switch (state) {
-    case shm::RouterState::Connected:
-      return "connected";
-    case shm::RouterState::Initiated:
-      return "initiated";
-    case shm::RouterState::Lost:
-      return "lost";
-    case shm::RouterState::Refused:
-      return "refused";
+    case shm::RouterState::Connected: return "connected";
+    case shm::RouterState::Initiated: return "initiated";
+    case shm::RouterState::Lost: return "lost";
+    case shm::RouterState::Refused: return "refused";
   }
   return "unknown";
 }
 
 std::string_view peer_state(shm::PeerState state) {
   switch (state) {
-    case shm::PeerState::Unknown:
-      return "unknown";
-    case shm::PeerState::Up:
-      return "up";
-    case shm::PeerState::Down:
-      return "down";
-    case shm::PeerState::Stale:
-      return "stale";
+    case shm::PeerState::Unknown: return "unknown";
+    case shm::PeerState::Up: return "up";
+    case shm::PeerState::Down: return "down";
+    case shm::PeerState::Stale: return "stale";
   }
   return "unknown";
 }

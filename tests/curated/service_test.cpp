@@ -1,0 +1,220 @@
+#include "curated/service.h"
+
+#include <control.grpc.pb.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/curated/test_fleet.h"
+
+namespace arancini::curated {
+namespace {
+
+namespace pb = control::v1;
+
+// A control server with the loop that accepts its callers.
+class Control : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto made = ControlServer::start(t_.config, fleet_, log_);
+    ASSERT_TRUE(made) << made.error();
+    server_ = std::move(made).value();
+    loop_ = std::thread([this] {
+      while (!stop_) {
+        pollfd wait{server_->poll_fd(), POLLIN, 0};
+        if (::poll(&wait, 1, 50) > 0) server_->accept_callers();
+      }
+    });
+    channel_ = grpc::CreateChannel("unix:" + t_.config.control_path(), grpc::InsecureChannelCredentials());
+  }
+  void TearDown() override {
+    stop_ = true;
+    if (loop_.joinable()) loop_.join();
+  }
+  static void set_deadline(grpc::ClientContext& context) {
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  }
+
+  TestFleet t_;
+  Fleet fleet_{t_.config, t_.clock, nullptr};
+  Logger log_{"test", LogLevel::Error};
+  std::unique_ptr<ControlServer> server_;
+  std::thread loop_;
+  std::atomic<bool> stop_{false};
+  std::shared_ptr<grpc::Channel> channel_;
+};
+
+TEST_F(Control, AnswersStatus) {
+  auto ingestd = t_.ingestd(0);
+  auto publishd = t_.publishd();
+  ingestd.set(IngestMetric::SessionsOpen, 3);
+  ingestd.set(IngestMetric::UpdatesAnnounced, 10);
+  ingestd.set(IngestMetric::UpdatesWithdrawn, 4);
+  publishd.set(PublishMetric::NatsConnected, 1);
+  publishd.set(PublishMetric::StreamLastSequence, 77);
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::Status status;
+  const auto rc = pb::Control::NewStub(channel_)->GetStatus(&context, {}, &status);
+  ASSERT_TRUE(rc.ok()) << rc.error_message();
+  EXPECT_EQ(status.instance(), "arancini");
+  EXPECT_EQ(status.version(), ARANCINI_VERSION);
+  EXPECT_EQ(status.nats().url(), "nats://127.0.0.1:4222");
+  EXPECT_EQ(status.nats().state(), "connected");
+  EXPECT_EQ(status.nats().last_sequence(), 77U);
+  ASSERT_EQ(status.shards_size(), 2);
+  EXPECT_EQ(status.shards(0).sessions(), 3U);
+  EXPECT_EQ(status.shards(0).updates(), 14U);
+  ASSERT_EQ(status.processes_size(), 4);
+  EXPECT_EQ(status.processes(0).name(), "curated");
+  EXPECT_EQ(status.processes(1).name(), "publishd");
+  EXPECT_EQ(status.processes(2).name(), "ingestd@0");
+  EXPECT_EQ(status.processes(2).state(), "running");
+  EXPECT_EQ(status.processes(2).uptime_s(), 90U);
+  EXPECT_EQ(status.processes(3).state(), "stopped");
+}
+
+TEST_F(Control, ListsRouters) {
+  auto ingestd = t_.ingestd(1);
+  TestFleet::add_router(ingestd, 0, "192.0.2.1", "edge1");
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::ListRoutersResponse answer;
+  ASSERT_TRUE(pb::Control::NewStub(channel_)->ListRouters(&context, {}, &answer).ok());
+  ASSERT_EQ(answer.routers_size(), 1);
+  const pb::Router& r = answer.routers(0);
+  EXPECT_EQ(r.address(), "192.0.2.1");
+  EXPECT_EQ(r.name(), "edge1");
+  EXPECT_EQ(r.state(), "initiated");
+  EXPECT_EQ(r.shard(), 1U);
+  EXPECT_EQ(r.routes(), 700U);
+  EXPECT_EQ(r.last_error_code(), 205U);
+  EXPECT_EQ(r.last_error(), "attribute 2 at byte 31");
+  EXPECT_TRUE(r.throttled());
+}
+
+TEST_F(Control, ListsPeersOfAllOrOfOneRouter) {
+  auto ingestd = t_.ingestd(0);
+  TestFleet::add_router(ingestd, 0, "192.0.2.1", "edge1");
+  TestFleet::add_router(ingestd, 1, "2001:db8::1", "edge2");
+  TestFleet::add_peer(ingestd, 0, 0, "198.51.100.1");
+  TestFleet::add_peer(ingestd, 1, 1, "2001:db8::9");
+  const auto list = [&](const std::string& router, pb::ListPeersResponse& answer) {
+    grpc::ClientContext context;
+    set_deadline(context);
+    pb::ListPeersRequest request;
+    request.set_router(router);
+    return pb::Control::NewStub(channel_)->ListPeers(&context, request, &answer);
+  };
+  pb::ListPeersResponse all;
+  ASSERT_TRUE(list("", all).ok());
+  ASSERT_EQ(all.peers_size(), 2);
+  const pb::Peer& p = all.peers(0);
+  EXPECT_EQ(p.router(), "192.0.2.1");
+  EXPECT_EQ(p.address(), "198.51.100.1");
+  EXPECT_EQ(p.distinguisher(), "65000:7");
+  EXPECT_EQ(p.asn(), 65001U);
+  EXPECT_EQ(p.bgp_id(), "10.0.0.1");
+  EXPECT_EQ(p.view(), "adj-in-post");
+  EXPECT_EQ(p.state(), "up");
+  pb::ListPeersResponse one;
+  ASSERT_TRUE(list("2001:DB8:0::1", one).ok());
+  ASSERT_EQ(one.peers_size(), 1);
+  EXPECT_EQ(one.peers(0).address(), "2001:db8::9");
+  pb::ListPeersResponse none;
+  ASSERT_TRUE(list("192.0.2.99", none).ok());
+  EXPECT_EQ(none.peers_size(), 0);
+  const auto refused = list("edge1", none);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(refused.error_message().find("aranctl routers"), std::string::npos);
+}
+
+// Calls a method by name with raw bytes, as a client without our stubs does. Returns the answer's bytes.
+std::string raw_call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                     const std::string& body, bool stream) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  grpc::CompletionQueue queue;
+  const grpc::Slice slice(body);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  const auto next = [&] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  if (stream) {
+    const auto call = stub.PrepareCall(&context, method, &queue);
+    call->StartCall(nullptr);
+    EXPECT_TRUE(next());
+    call->Write(request, nullptr);
+    EXPECT_TRUE(next());
+    call->Read(&response, nullptr);
+    EXPECT_TRUE(next());
+    call->WritesDone(nullptr);
+    EXPECT_TRUE(next());
+    call->Finish(&status, nullptr);
+    EXPECT_TRUE(next());
+  } else {
+    const auto call = stub.PrepareUnaryCall(&context, method, request, &queue);
+    call->StartCall();
+    call->Finish(&response, &status, nullptr);
+    EXPECT_TRUE(next());
+  }
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  std::vector<grpc::Slice> slices;
+  response.Dump(&slices);
+  std::string out;
+  for (const grpc::Slice& s : slices) out.append(reinterpret_cast<const char*>(s.begin()), s.size());
+  return out;
+}
+
+TEST_F(Control, AnswersTheStandardHealthService) {
+  // HealthCheckRequest{service=1}, HealthCheckResponse{status=1: SERVING}
+  EXPECT_EQ(raw_call(channel_, "/grpc.health.v1.Health/Check", "", false), "\x08\x01");
+  const std::string name = "arancini.control.v1.Control";
+  EXPECT_EQ(raw_call(channel_, "/grpc.health.v1.Health/Check",
+                     "\x0a" + std::string(1, static_cast<char>(name.size())) + name, false),
+            "\x08\x01");
+}
+
+TEST_F(Control, AnswersReflection) {
+  // ServerReflectionRequest{list_services=7: "*"}
+  const std::string answer =
+      raw_call(channel_, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+               std::string("\x3a\x01*"), true);
+  EXPECT_NE(answer.find("arancini.control.v1.Control"), std::string::npos);
+  EXPECT_NE(answer.find("grpc.health.v1.Health"), std::string::npos);
+}
+
+TEST_F(Control, SocketIsForTheOwnerAndTheGroupOnly) {
+  struct stat s {};
+  ASSERT_EQ(::stat(t_.config.control_path().c_str(), &s), 0);
+  EXPECT_EQ(s.st_mode & 07777, 0660U);
+}
+
+TEST(ControlStart, ReplacesTheSocketOfADeadCuratedAndRefusesLongPaths) {
+  TestFleet t;
+  Fleet fleet(t.config, t.clock, nullptr);
+  Logger log("test", LogLevel::Error);
+  {
+    auto first = ControlServer::start(t.config, fleet, log);
+    ASSERT_TRUE(first) << first.error();
+    auto second = ControlServer::start(t.config, fleet, log);
+    ASSERT_TRUE(second) << second.error();
+  }
+  t.config.paths.runtime_dir = "/tmp/" + std::string(120, 'x');
+  const auto too_long = ControlServer::start(t.config, fleet, log);
+  ASSERT_FALSE(too_long);
+  EXPECT_NE(too_long.error().find("shorter --runtime-dir"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace arancini::curated
