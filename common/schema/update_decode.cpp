@@ -6,11 +6,17 @@
 #include <exception>
 
 #include "batch.capnp.h"
+#include "common/schema/bytes.h"
+#include "common/schema/layout.h"
 #include "update.capnp.h"
 
 namespace arancini::schema {
 
 namespace {
+
+// Update as it was before @31: the least that any producer writes.
+constexpr std::uint16_t kOldUpdateDataWords = 8;
+constexpr std::uint16_t kOldUpdatePointers = 10;
 
 // A payload that breaks the contract although it is good Cap'n Proto.
 struct BadField : std::exception {
@@ -133,6 +139,20 @@ std::optional<PayloadFormat> payload_format(std::string_view header_value) {
   if (header_value == "update-v1") return PayloadFormat::UpdateV1;
   if (header_value == "update-v1-concat") return PayloadFormat::UpdateV1Concat;
   if (header_value == "batch-v2") return PayloadFormat::BatchV2;
+  return std::nullopt;
+}
+
+std::optional<PayloadFormat> guess_format(std::span<const std::byte> payload) {
+  // Our messages have one segment, so the root pointer is the second word.
+  if (payload.size() < 16 || load_u32(payload.data()) != 0) return std::nullopt;
+  const std::uint64_t root = load_u64(payload.data() + 8);
+  if ((root & 3) != 0) return std::nullopt;
+  const auto data_words = static_cast<std::uint16_t>(root >> 32);
+  const auto pointers = static_cast<std::uint16_t>(root >> 48);
+  if (data_words == layout::kBatchDataWords && pointers == layout::kBatchPointers)
+    return PayloadFormat::BatchV2;
+  if (data_words >= kOldUpdateDataWords && pointers >= kOldUpdatePointers)
+    return PayloadFormat::UpdateV1Concat;
   return std::nullopt;
 }
 

@@ -1,0 +1,439 @@
+#include "tools/aranctl_stream.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+#include "common/schema/message_headers.h"
+#include "common/schema/update_decode.h"
+#include "tools/route_fold.h"
+#include "tools/route_json.h"
+#include "tools/sequence_audit.h"
+#include "tools/stream_reader.h"
+
+namespace arancini::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+using schema::DecodedUpdate;
+
+struct StreamOptions {
+  std::string url = "nats://127.0.0.1:4222";
+  std::string stream = "ARANCINI_UPDATES";
+  std::string prefix;
+  std::string from;
+  std::uint64_t count = 0;  // tail: 0, no end
+  bool from_start = false;
+  bool all = false;
+  double settle_s = 3;
+
+  [[nodiscard]] std::string filter() const { return prefix.empty() ? ">" : prefix + ".updates.>"; }
+};
+
+void say(const std::string& text) {
+  fmt::print(stderr, "aranctl: {}\n", text);
+}
+
+void print_line(const std::string& line) {
+  std::fwrite(line.data(), 1, line.size(), stdout);
+  std::fputc('\n', stdout);
+}
+
+std::optional<std::uint64_t> number(std::string_view text) {
+  std::uint64_t v = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), v);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return v;
+}
+
+std::optional<std::uint32_t> shard_of(const StreamMessage& message) {
+  const auto n = number(message.header(schema::kHeaderShard));
+  return n && *n <= UINT32_MAX ? std::optional(static_cast<std::uint32_t>(*n)) : std::nullopt;
+}
+
+// Decodes one message; says what is wrong with it, once per message.
+std::optional<std::string> decode(const StreamMessage& message,
+                                  const std::function<void(const DecodedUpdate&)>& each) {
+  const std::string_view name = message.header(schema::kHeaderFormat);
+  // Messages of other producers of this schema have no such header.
+  const auto format = name.empty() ? schema::guess_format(message.payload()) : schema::payload_format(name);
+  std::optional<std::string> error;
+  if (!format) {
+    error =
+        name.empty() ? "no payload format that I know" : fmt::format("unknown Arancini-Format '{}'", name);
+  } else {
+    error = schema::decode_payload(*format, message.payload(), each);
+  }
+  if (error)
+    error = fmt::format("stream sequence {} ({}): {}", message.stream_sequence(), message.subject(), *error);
+  return error;
+}
+
+// Reads all that the stream held when this started and checks the identities on the way. Messages of
+// different subjects overtake each other while they are published: holes are given settle_s to close before
+// they count.
+class FullRead {
+ public:
+  enum class Settle { Beginning, AllHoles };
+
+  FullRead(const StreamOptions& options, Settle settle) : options_(options), settle_(settle) {}
+
+  // `each` sees every update in stream order. False when reading failed: exit_code() and stderr say why.
+  bool run(const std::function<void(const DecodedUpdate&)>& each) {
+    auto reader = StreamReader::open(options_.url, options_.stream, options_.filter());
+    if (!reader.ok()) return failed(reader.error());
+    const auto at = (*reader)->position();
+    if (!at.ok()) return failed(at.error());
+    beginning_discarded_ = at->first_sequence > 1;
+    if (!read(**reader, 1, at->last_sequence, each)) return false;
+    audit_.judge_up_to_here();
+    std::uint64_t next = at->last_sequence + 1;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(options_.settle_s);
+    while (holes_open() && std::chrono::steady_clock::now() < deadline) {
+      const auto now_at = (*reader)->position();
+      if (!now_at.ok()) return failed(now_at.error());
+      if (now_at->last_sequence < next) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+        continue;
+      }
+      if (!read(**reader, next, now_at->last_sequence, each)) return false;
+      next = now_at->last_sequence + 1;
+    }
+    return true;
+  }
+
+  [[nodiscard]] const SequenceAudit& audit() const { return audit_; }
+  [[nodiscard]] bool beginning_discarded() const { return beginning_discarded_; }
+  [[nodiscard]] std::uint64_t messages() const { return messages_; }
+  [[nodiscard]] std::uint64_t undecodable() const { return undecodable_; }
+  [[nodiscard]] std::uint64_t header_mismatches() const { return header_mismatches_; }
+  [[nodiscard]] std::uint64_t unidentified() const { return unidentified_; }
+  // Some writer's first updates are not there.
+  [[nodiscard]] bool headless() const {
+    const auto& writers = audit_.writers();
+    return std::any_of(writers.begin(), writers.end(), [](const auto& w) { return w.second.headless(); });
+  }
+  [[nodiscard]] int exit_code() const { return exit_code_; }
+
+  // What a reader of the table must know; one line each on stderr.
+  void say_what_is_missing() const {
+    if (beginning_discarded_) {
+      say("the beginning of stream " + options_.stream +
+          " is gone (retention or purge): routes announced there and unchanged since are missing");
+    }
+    for (const auto& [id, w] : audit_.writers()) {
+      if (const std::uint64_t gaps = w.gaps(beginning_discarded_); gaps > 0) {
+        const auto holes = w.holes(beginning_discarded_, 1);
+        say(fmt::format("writer {}: {} of {} updates are not in the stream, first {} to {}", id.to_hex(),
+                        gaps, w.sequences.last(), holes.front().first, holes.front().second));
+      }
+    }
+  }
+
+ private:
+  bool failed(const StreamError& error) {
+    exit_code_ = error.exit_code;
+    say(error.text);
+    return false;
+  }
+
+  bool read(StreamReader& reader, std::uint64_t from, std::uint64_t to,
+            const std::function<void(const DecodedUpdate&)>& each) {
+    if (to < from) return true;
+    const auto error = reader.read(from, to, [&](const StreamMessage& m) {
+      take(m, each);
+      return true;
+    });
+    return !error || failed(*error);
+  }
+
+  [[nodiscard]] bool holes_open() const {
+    return settle_ == Settle::AllHoles ? audit_.gaps(beginning_discarded_) > 0
+                                       : !beginning_discarded_ && headless();
+  }
+
+  void take(const StreamMessage& m, const std::function<void(const DecodedUpdate&)>& each) {
+    ++messages_;
+    std::uint64_t count = 0;
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    WriterId writer;
+    const auto error = decode(m, [&](const DecodedUpdate& u) {
+      if (count++ == 0) {
+        first = u.sequence;
+        writer = u.writer;
+      }
+      last = u.sequence;
+      if (u.sequence == 0) {
+        ++unidentified_;
+      } else {
+        audit_.add(u.writer, m.subject(), u.sequence);
+      }
+      each(u);
+    });
+    if (error) {
+      if (undecodable_++ < 10) say(*error);
+      return;
+    }
+    if (first == 0) return;
+    audit_.describe(writer, shard_of(m), m.header(schema::kHeaderInstance));
+    check_headers(m, writer, first, last, count);
+  }
+
+  void check_headers(const StreamMessage& m, const WriterId& writer, std::uint64_t first, std::uint64_t last,
+                     std::uint64_t count) {
+    const std::string_view named = m.header(schema::kHeaderWriter);
+    if (named.empty()) return;
+    if (named == writer.to_hex() && number(m.header(schema::kHeaderFirst)) == first &&
+        number(m.header(schema::kHeaderLast)) == last && number(m.header(schema::kHeaderCount)) == count) {
+      return;
+    }
+    if (header_mismatches_++ < 10) {
+      say(fmt::format("stream sequence {}: headers name other updates than the payload has",
+                      m.stream_sequence()));
+    }
+  }
+
+  const StreamOptions& options_;
+  Settle settle_;
+  SequenceAudit audit_;
+  bool beginning_discarded_ = false;
+  std::uint64_t messages_ = 0;
+  std::uint64_t undecodable_ = 0;
+  std::uint64_t header_mismatches_ = 0;
+  std::uint64_t unidentified_ = 0;
+  int exit_code_ = kExitOk;
+};
+
+// Members of a JSON array of numbers or strings. (fmt::join makes GCC 12 warn falsely.)
+std::string joined(const ordered_json& list, char separator) {
+  std::string out;
+  for (const auto& member : list) {
+    if (!out.empty()) out += separator;
+    out += member.is_string() ? member.get<std::string>() : member.dump();
+  }
+  return out;
+}
+
+std::string path_text(const ordered_json& path) {
+  std::string out;
+  for (const auto& member : path) {
+    if (!out.empty()) out += ' ';
+    if (member.is_number()) {
+      out += member.dump();
+    } else if (member.is_array()) {
+      out += "{" + joined(member, ',') + "}";
+    } else {
+      out += "(" + joined(*member.begin(), ' ') + ")";
+    }
+  }
+  return out;
+}
+
+std::string route_text(const ordered_json& j) {
+  std::string out = j["prefix"].get<std::string>();
+  if (j["path_id"] != 0) out += fmt::format(" path-id {}", j["path_id"].get<std::uint32_t>());
+  if (j.contains("next_hop")) out += " via " + j["next_hop"].get<std::string>();
+  if (j.contains("as_path")) out += " as-path [" + path_text(j["as_path"]) + "]";
+  if (j.contains("origin")) out += " " + j["origin"].get<std::string>();
+  for (const char* key : {"med", "local_pref"}) {
+    if (j.contains(key)) out += fmt::format(" {} {}", key, j[key].get<std::uint32_t>());
+  }
+  for (const char* key : {"communities", "large_communities", "ext_communities"}) {
+    if (j.contains(key) && !j[key].empty()) {
+      out += fmt::format(" {} {}", key, joined(j[key], ','));
+    }
+  }
+  return out;
+}
+
+// The heading under which fold lists routes.
+std::string table_text(const ordered_json& j) {
+  std::string out = fmt::format("router {} peer {} AS{}", j["router"].get<std::string>(),
+                                j["peer"].get<std::string>(), j["peer_asn"].get<std::uint32_t>());
+  if (j["peer_distinguisher"] != "0:0") out += " rd " + j["peer_distinguisher"].get<std::string>();
+  return out + fmt::format(" {} afi {} safi {}", j["view"].get<std::string>(), j["afi"].get<unsigned>(),
+                           j["safi"].get<unsigned>());
+}
+
+int fold(const StreamOptions& options, bool json) {
+  RouteFold table;
+  FullRead stream(options, FullRead::Settle::Beginning);
+  if (!stream.run([&](const DecodedUpdate& u) { table.apply(u); })) return stream.exit_code();
+  std::string heading;
+  table.for_each([&](const DecodedUpdate& route) {
+    const ordered_json j = route_json(route);
+    if (json) {
+      print_line(to_line(j));
+      return;
+    }
+    std::string its = table_text(j);
+    if (its != heading) print_line(its);
+    heading = std::move(its);
+    print_line("  " + route_text(j));
+  });
+  if (!json)
+    fmt::print("{} routes from {} updates\n", table.size(), stream.audit().records() + stream.unidentified());
+  stream.say_what_is_missing();
+  if (stream.undecodable() > 0) return kExitBadData;
+  return stream.beginning_discarded() || stream.headless() ? kExitIncomplete : kExitOk;
+}
+
+ordered_json writer_json(const SequenceAudit::Writer& w, bool beginning_discarded) {
+  constexpr std::size_t kShownHoles = 10;
+  ordered_json j;
+  j["writer"] = w.id.to_hex();
+  j["shard"] = w.shard ? ordered_json(*w.shard) : ordered_json(nullptr);
+  j["instance"] = w.instance;
+  j["first"] = w.sequences.first();
+  j["last"] = w.sequences.last();
+  j["records"] = w.records;
+  j["gaps"] = w.gaps(beginning_discarded);
+  j["duplicates"] = w.duplicates;
+  j["order_violations"] = w.order_violations;
+  ordered_json& missing = j["missing"] = ordered_json::array();
+  for (const auto& [first, last] : w.holes(beginning_discarded, kShownHoles)) {
+    missing.push_back({first, last});
+  }
+  return j;
+}
+
+int audit(const StreamOptions& options, bool json) {
+  FullRead stream(options, FullRead::Settle::AllHoles);
+  if (!stream.run([](const DecodedUpdate&) {})) return stream.exit_code();
+  const SequenceAudit& a = stream.audit();
+  const bool discarded = stream.beginning_discarded();
+  ordered_json j;
+  j["records"] = a.records();
+  j["gaps"] = a.gaps(discarded);
+  j["duplicates"] = a.duplicates();
+  j["order_violations"] = a.order_violations();
+  j["messages"] = stream.messages();
+  j["undecodable"] = stream.undecodable();
+  j["header_mismatches"] = stream.header_mismatches();
+  j["unidentified"] = stream.unidentified();
+  j["beginning_discarded"] = discarded;
+  ordered_json& writers = j["writers"] = ordered_json::array();
+  for (const auto& [id, w] : a.writers()) writers.push_back(writer_json(w, discarded));
+  if (json) {
+    print_line(to_line(j));
+  } else {
+    for (const auto& w : writers) {
+      fmt::print("writer {} shard {}: {} to {}, {} records, {} gaps, {} duplicates, {} order violations\n",
+                 w["writer"].get<std::string>(), w["shard"].dump(), w["first"].dump(), w["last"].dump(),
+                 w["records"].dump(), w["gaps"].dump(), w["duplicates"].dump(), w["order_violations"].dump());
+      for (const auto& hole : w["missing"])
+        fmt::print("  missing {} to {}\n", hole[0].dump(), hole[1].dump());
+    }
+    fmt::print("{} messages, {} records, gaps {}, duplicates {}, order violations {}\n", stream.messages(),
+               a.records(), a.gaps(discarded), a.duplicates(), a.order_violations());
+  }
+  if (discarded)
+    say("the beginning of stream " + options.stream + " is gone: what was there cannot be checked");
+  if (stream.unidentified() > 0)
+    say(fmt::format("{} updates have no sequence: not checked", stream.unidentified()));
+  if (a.gaps(discarded) > 0 || a.duplicates() > 0 || a.order_violations() > 0) return kExitAuditFailed;
+  if (stream.undecodable() > 0 || stream.header_mismatches() > 0) return kExitBadData;
+  return discarded ? kExitIncomplete : kExitOk;
+}
+
+std::string update_text(const ordered_json& j) {
+  const std::chrono::sys_time<std::chrono::nanoseconds> received{
+      std::chrono::nanoseconds(j["time_received_ns"].get<std::uint64_t>())};
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(received);
+  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(received - seconds).count();
+  std::string out = fmt::format("{:%FT%T}.{:06}Z {} {} {}", seconds, micros,
+                                j["announced"] == true ? '+' : '-', route_text(j), table_text(j));
+  if (j["synthetic"] == true) out += " (synthetic: " + j["reason"].get<std::string>() + ")";
+  return out + " seq " + j["sequence"].dump();
+}
+
+int tail(const StreamOptions& options, bool json) {
+  auto reader = StreamReader::open(options.url, options.stream, options.filter());
+  const auto failed = [](const StreamError& error) {
+    say(error.text);
+    return error.exit_code;
+  };
+  if (!reader.ok()) return failed(reader.error());
+  const auto at = (*reader)->position();
+  if (!at.ok()) return failed(at.error());
+  // A count asks for updates that are there, without one the interest is in what comes.
+  const bool what_is_there = options.from_start || options.all || options.count > 0;
+  const std::string from = !options.from.empty() ? options.from : what_is_there ? "start" : "new";
+  std::uint64_t start = 1;
+  if (from == "new") {
+    start = at->last_sequence + 1;
+  } else if (const auto n = number(from); n) {
+    start = *n;
+  }
+  std::uint64_t printed = 0;
+  bool bad = false;
+  const std::uint64_t to = options.all ? at->last_sequence : StreamReader::kFollow;
+  const auto error = (*reader)->read(start, to, [&](const StreamMessage& m) {
+    const auto shard = shard_of(m);
+    const auto problem = decode(m, [&](const DecodedUpdate& u) {
+      if (options.count > 0 && printed == options.count) return;
+      ++printed;
+      const ordered_json j = update_json(u, shard);
+      print_line(json ? to_line(j) : update_text(j));
+    });
+    if (problem) say(*problem);
+    bad = bad || problem.has_value();
+    std::fflush(stdout);
+    return std::ferror(stdout) == 0 && (options.count == 0 || printed < options.count);
+  });
+  if (error) return failed(*error);
+  return bad ? kExitBadData : kExitOk;
+}
+
+}  // namespace
+
+void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_code) {
+  struct Command {
+    const char* name;
+    const char* help;
+    int (*run)(const StreamOptions&, bool json);
+  };
+  static constexpr Command kCommands[] = {
+      {"tail", "updates as they come, one per line", tail},
+      {"fold", "folds the stream from its start: the routers' tables, sorted, one route per line", fold},
+      {"audit", "checks that every update is in the stream once and in order; exit 1 if not", audit},
+  };
+  for (const Command& command : kCommands) {
+    auto options = std::make_shared<StreamOptions>();
+    CLI::App* const sub = app.add_subcommand(command.name, command.help);
+    sub->add_option("--nats", options->url, "URL of the NATS server")->capture_default_str();
+    sub->add_option("--stream", options->stream, "name of the stream")->capture_default_str();
+    sub->add_option("--prefix", options->prefix,
+                    "only subjects <prefix>.updates.> (default: the whole stream)");
+    if (command.run == tail) {
+      sub->add_option("--count", options->count, "ends after that many updates")->check(CLI::PositiveNumber);
+      auto* const from =
+          sub->add_option("--from", options->from,
+                          "start: the oldest that the stream has; new: only what comes; or a stream "
+                          "sequence (default: new; start with --count or --all)");
+      from->check([](const std::string& v) {
+        return v == "start" || v == "new" || number(v) ? std::string()
+                                                       : "must be start, new or a number: " + v;
+      });
+      sub->add_flag("--from-start", options->from_start, "same as --from start")->excludes(from);
+      sub->add_flag("--all", options->all, "ends behind what the stream holds now");
+    } else {
+      sub->add_option("--settle", options->settle_s, "seconds that holes get to close on a live stream")
+          ->capture_default_str()
+          ->check(CLI::NonNegativeNumber);
+    }
+    sub->callback(
+        [&globals, &exit_code, options, run = command.run] { exit_code = run(*options, globals.json); });
+  }
+}
+
+}  // namespace arancini::tools

@@ -1,0 +1,252 @@
+#include "tools/stream_reader.h"
+
+#include <nats/nats.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "tools/aranctl.h"
+
+namespace arancini::tools {
+
+namespace {
+
+using std::chrono::steady_clock;
+
+constexpr std::int64_t kFetchTimeoutMs = 1000;
+constexpr std::chrono::seconds kPatience{60};                 // without any answer from the server
+constexpr std::int64_t kConsumerLifetimeNs = 30'000'000'000;  // on the server, should this process die
+constexpr std::uint64_t kFetchBytes = 8U * 1024 * 1024;
+constexpr int kFetchMessages = 1000;
+
+template <class T, void (*Destroy)(T*)>
+struct Deleter {
+  void operator()(T* p) const { Destroy(p); }
+};
+template <class T, void (*Destroy)(T*)>
+using Handle = std::unique_ptr<T, Deleter<T, Destroy>>;
+using Options = Handle<natsOptions, natsOptions_Destroy>;
+using Connection = Handle<natsConnection, natsConnection_Destroy>;
+using JetStream = Handle<jsCtx, jsCtx_Destroy>;
+using Subscription = Handle<natsSubscription, natsSubscription_Destroy>;
+
+std::string reason(natsStatus status) {
+  const char* detail = nats_GetLastError(nullptr);
+  std::string text = natsStatus_GetText(status);
+  if (detail != nullptr && *detail != '\0') text += std::string(" (") + detail + ")";
+  return text;
+}
+
+// Without one nats.c prints asynchronous errors itself; ours are seen by the calls that fail.
+void ignore_async_error(natsConnection*, natsSubscription*, natsStatus, void*) {}
+
+struct Fetched {
+  natsMsgList list{};
+  Fetched() = default;
+  Fetched(const Fetched&) = delete;
+  Fetched& operator=(const Fetched&) = delete;
+  ~Fetched() { natsMsgList_Destroy(&list); }
+};
+
+struct Delivered {
+  std::uint64_t stream_sequence = 0;
+  std::uint64_t consumer_sequence = 0;
+  std::uint64_t pending = 0;
+};
+std::optional<Delivered> delivered(natsMsg* message) {
+  jsMsgMetaData* meta = nullptr;
+  if (natsMsg_GetMetaData(&meta, message) != NATS_OK) return std::nullopt;
+  const Delivered d{meta->Sequence.Stream, meta->Sequence.Consumer, meta->NumPending};
+  jsMsgMetaData_Destroy(meta);
+  return d;
+}
+
+class NatsStreamReader final : public StreamReader {
+ public:
+  NatsStreamReader(Options options, Connection connection, JetStream js, std::string url, std::string stream,
+                   std::string filter)
+      : options_(std::move(options)),
+        connection_(std::move(connection)),
+        js_(std::move(js)),
+        url_(std::move(url)),
+        stream_(std::move(stream)),
+        filter_(std::move(filter)) {}
+
+  Result<Position, StreamError> position() override {
+    jsStreamInfo* info = nullptr;
+    auto code = static_cast<jsErrCode>(0);
+    const natsStatus status = js_GetStreamInfo(&info, js_.get(), stream_.c_str(), nullptr, &code);
+    if (status != NATS_OK) return Err{stream_error(status, code)};
+    const Position p{info->State.FirstSeq, info->State.LastSeq, info->State.Msgs, info->State.Bytes};
+    jsStreamInfo_Destroy(info);
+    return p;
+  }
+
+  std::optional<StreamError> read(std::uint64_t from, std::uint64_t to,
+                                  const std::function<bool(const StreamMessage&)>& each) override {
+    std::uint64_t next = std::max<std::uint64_t>(from, 1);
+    steady_clock::time_point answered = steady_clock::now();
+    while (next <= to) {
+      const auto at = position();
+      if (!at.ok()) {
+        if (at.error().exit_code != kExitUnavailable || steady_clock::now() - answered > kPatience)
+          return at.error();
+        wait_a_little();
+        continue;
+      }
+      answered = steady_clock::now();
+      if (at->last_sequence + 1 < next || (to != kFollow && at->last_sequence < to)) {
+        return StreamError{kExitIncomplete,
+                           "stream " + stream_ + " was purged or made anew while it was read: start again"};
+      }
+      // Nothing is left of the range: retention took it, or the tail was deleted.
+      if (to != kFollow && (at->messages == 0 || at->first_sequence > to)) return std::nullopt;
+      const int batch = batch_size(*at);
+      const End end = read_with_consumer(next, to, batch, each);
+      if (end == End::Done) return std::nullopt;
+      if (end == End::Failed) wait_a_little();
+    }
+    return std::nullopt;
+  }
+
+ private:
+  enum class End { Done, Again, Failed };
+
+  // One consumer's life: until the end is reached, or it gives nothing more.
+  End read_with_consumer(std::uint64_t& next, std::uint64_t to, int batch,
+                         const std::function<bool(const StreamMessage&)>& each) {
+    jsSubOptions options;
+    jsSubOptions_Init(&options);
+    options.Stream = stream_.c_str();
+    options.Config.AckPolicy = js_AckNone;
+    options.Config.DeliverPolicy = js_DeliverByStartSequence;
+    options.Config.OptStartSeq = next;
+    options.Config.MemoryStorage = true;
+    options.Config.Replicas = 1;
+    options.Config.InactiveThreshold = kConsumerLifetimeNs;
+    natsSubscription* raw = nullptr;
+    auto code = static_cast<jsErrCode>(0);
+    if (js_PullSubscribe(&raw, js_.get(), filter_.c_str(), nullptr, nullptr, &options, &code) != NATS_OK) {
+      return End::Failed;
+    }
+    const Subscription subscription(raw);
+    // Nothing (more) matches the filter, or the rest of the range was deleted.
+    const bool nothing_left = to != kFollow && pending(*raw) == std::uint64_t{0};
+    const End end = nothing_left ? End::Done : drain(*raw, next, to, batch, each);
+    natsSubscription_Unsubscribe(raw);  // deletes the consumer
+    return end;
+  }
+
+  static std::optional<std::uint64_t> pending(natsSubscription& subscription) {
+    jsConsumerInfo* info = nullptr;
+    if (natsSubscription_GetConsumerInfo(&info, &subscription, nullptr, nullptr) != NATS_OK)
+      return std::nullopt;
+    const std::uint64_t n = info->NumPending;
+    jsConsumerInfo_Destroy(info);
+    return n;
+  }
+
+  End drain(natsSubscription& subscription, std::uint64_t& next, std::uint64_t to, int batch,
+            const std::function<bool(const StreamMessage&)>& each) {
+    std::uint64_t consumer_sequence = 0;
+    for (;;) {
+      Fetched fetched;
+      auto code = static_cast<jsErrCode>(0);
+      const natsStatus status =
+          natsSubscription_Fetch(&fetched.list, &subscription, batch, kFetchTimeoutMs, &code);
+      if (status == NATS_TIMEOUT) {
+        // Quiet, or what was sent was lost with a connection: the stream's own position tells.
+        if (to != kFollow) return End::Again;
+        const auto at = position();
+        if (!at.ok() || at->last_sequence >= next || at->last_sequence + 1 < next) return End::Again;
+        continue;
+      }
+      if (status != NATS_OK) return End::Failed;
+      for (int i = 0; i < fetched.list.Count; ++i) {
+        natsMsg* const message = fetched.list.Msgs[i];
+        const auto d = delivered(message);
+        if (!d || d->consumer_sequence != consumer_sequence + 1)
+          return End::Again;  // some were lost on the way
+        consumer_sequence = d->consumer_sequence;
+        if (d->stream_sequence > to) return End::Done;
+        next = d->stream_sequence + 1;
+        if (!each(StreamMessage(message, d->stream_sequence))) return End::Done;
+        if (to != kFollow && (d->stream_sequence == to || d->pending == 0)) return End::Done;
+      }
+    }
+  }
+
+  [[nodiscard]] StreamError stream_error(natsStatus status, jsErrCode code) const {
+    if (code == JSStreamNotFoundErr) {
+      return {kExitNoInput,
+              "no stream " + stream_ + " at " + url_ + ": is publishd running, is --stream right?"};
+    }
+    if (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || status == NATS_NO_RESPONDERS) {
+      return {kExitUnavailable, "the server at " + url_ + " has no JetStream: " + reason(status)};
+    }
+    return {kExitUnavailable, "cannot read stream " + stream_ + " at " + url_ + ": " + reason(status)};
+  }
+
+  static int batch_size(const Position& p) {
+    if (p.messages == 0) return kFetchMessages;
+    const std::uint64_t average = std::max<std::uint64_t>(p.bytes / p.messages, 1);
+    return static_cast<int>(std::clamp<std::uint64_t>(kFetchBytes / average, 1, kFetchMessages));
+  }
+
+  static void wait_a_little() { std::this_thread::sleep_for(std::chrono::milliseconds(250)); }
+
+  Options options_;
+  Connection connection_;
+  JetStream js_;
+  std::string url_;
+  std::string stream_;
+  std::string filter_;
+};
+
+}  // namespace
+
+std::string_view StreamMessage::subject() const {
+  return natsMsg_GetSubject(static_cast<natsMsg*>(message_));
+}
+
+std::span<const std::byte> StreamMessage::payload() const {
+  auto* const m = static_cast<natsMsg*>(message_);
+  return std::as_bytes(std::span(natsMsg_GetData(m), static_cast<std::size_t>(natsMsg_GetDataLength(m))));
+}
+
+std::string_view StreamMessage::header(const char* name) const {
+  const char* value = nullptr;
+  if (natsMsgHeader_Get(static_cast<natsMsg*>(message_), name, &value) != NATS_OK || value == nullptr)
+    return {};
+  return value;
+}
+
+Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const std::string& url,
+                                                                      const std::string& stream,
+                                                                      const std::string& filter) {
+  const auto failed = [&](natsStatus status) {
+    return Err{StreamError{kExitUnavailable, "cannot reach NATS at " + url + ": " + reason(status)}};
+  };
+  natsOptions* raw_options = nullptr;
+  natsStatus status = natsOptions_Create(&raw_options);
+  Options options(raw_options);
+  if (status == NATS_OK) status = natsOptions_SetURL(raw_options, url.c_str());
+  if (status == NATS_OK) status = natsOptions_SetName(raw_options, "aranctl");
+  if (status == NATS_OK) status = natsOptions_SetErrorHandler(raw_options, ignore_async_error, nullptr);
+  if (status == NATS_OK) status = natsOptions_SetReconnectWait(raw_options, 250);
+  if (status == NATS_OK) status = natsOptions_SetMaxReconnect(raw_options, -1);
+  natsConnection* raw_connection = nullptr;
+  if (status == NATS_OK) status = natsConnection_Connect(&raw_connection, raw_options);
+  Connection connection(raw_connection);
+  jsCtx* raw_js = nullptr;
+  if (status == NATS_OK) status = natsConnection_JetStream(&raw_js, raw_connection, nullptr);
+  JetStream js(raw_js);
+  if (status != NATS_OK) return failed(status);
+  std::unique_ptr<StreamReader> reader = std::make_unique<NatsStreamReader>(
+      std::move(options), std::move(connection), std::move(js), url, stream, filter);
+  if (auto at = reader->position(); !at.ok()) return Err{at.error()};
+  return reader;
+}
+
+}  // namespace arancini::tools
