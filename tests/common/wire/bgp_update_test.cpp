@@ -218,9 +218,11 @@ TEST(ParseUpdate, AsWidthIsDecidedByWhatParses) {
 }
 
 TEST(ParseUpdate, DuplicateAttributes) {
-  Update u = parse_update(
-      update({}, attribute(0x80, 4, {0, 0, 0, 1}).add(attribute(0x80, 4, {0, 0, 0, 2})), {}), false);
+  const Buffer two_meds =
+      update({}, attribute(0x80, 4, {0, 0, 0, 1}).add(attribute(0x80, 4, {0, 0, 0, 2})), {});
+  Update u = parse_update(two_meds, false);
   EXPECT_EQ(u.disposition, AttributeDiscard);
+  ASSERT_EQ(u.attributes.med.size(), 4U);
   EXPECT_EQ(static_cast<int>(u.attributes.med[3]), 1);
   const Buffer reach = mp_reach(kIpv6Unicast, Buffer().address("2001:db8::1"), prefixes({"2001:db8:1::/48"}));
   u = parse_update(update({}, Buffer(reach).add(reach), {}), false);
@@ -232,11 +234,11 @@ TEST(ParseUpdate, DuplicateAttributes) {
 TEST(ParseUpdate, AttributeThatOverruns) {
   Buffer attributes = basic_attributes();
   attributes.u8(0x40).u8(5).u8(200).u8(0);
-  Update u = parse_update(update({}, attributes, prefixes({"10.0.0.0/8"})), false);
+  const Buffer with_nlri = update({}, attributes, prefixes({"10.0.0.0/8"}));
+  const Update u = parse_update(with_nlri, false);
   EXPECT_EQ(u.disposition, TreatAsWithdraw);
   EXPECT_EQ(texts(u.announced, kIpv4Unicast, false), (Texts{"10.0.0.0/8"}));
-  u = parse_update(update({}, attributes, {}), false);
-  EXPECT_EQ(u.disposition, Malformed);
+  EXPECT_EQ(parse_update(update({}, attributes, {}), false).disposition, Malformed);
 }
 
 TEST(ParseUpdate, LengthsThatDoNotFit) {

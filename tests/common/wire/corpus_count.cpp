@@ -2,6 +2,8 @@
 // common/wire and prints what was in them as one JSON object: message types, NLRI announced and withdrawn and
 // End-of-RIBs per "AFI/SAFI", the routes left at the end per view, errors with their offsets. Families that
 // are not plain prefixes are not counted.
+#include <algorithm>
+#include <cstdint>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -38,6 +40,8 @@ class Replay {
   void bmp(Bytes file);
   void bgp(Bytes file);
   Json result();
+  // One line per route that is left: peer type, distinguisher, address, view, family, prefix, path id.
+  void print_routes() const;
 
  private:
   struct Table {
@@ -187,24 +191,46 @@ Json Replay::result() {
           {"final_routes", final_routes}};
 }
 
+void Replay::print_routes() const {
+  for (const auto& [key, peer] : peers_)
+    for (const auto& [table, contents] : peer.tables)
+      for (const Prefix& p : contents.routes)
+        std::cout << unsigned{std::get<0>(key)} << ' ' << distinguisher_text(std::get<1>(key)) << ' '
+                  << std::get<2>(key).to_string() << ' ' << to_string(table.first) << ' '
+                  << name_of(table.second) << ' ' << prefix_address(p).to_string() << '/'
+                  << unsigned{p.length} << ' ' << p.path_id << '\n';
+}
+
 }  // namespace
 }  // namespace arancini::wire
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> args(argv + 1, argv + argc);
-  const bool bgp = !args.empty() && args[0] == "--bgp";
-  if (args.size() != (bgp ? 2U : 1U)) {
-    std::cerr << "usage: corpus_count [--bgp] FILE\n";
+  bool bgp = false;
+  bool routes = false;
+  std::size_t limit = SIZE_MAX;
+  std::string name;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view arg = argv[i];
+    if (arg == "--bgp")
+      bgp = true;
+    else if (arg == "--routes")
+      routes = true;
+    else if (arg == "--limit" && i + 1 < argc)
+      limit = std::stoull(argv[++i]);
+    else
+      name = arg;
+  }
+  std::ifstream in(name, std::ios::binary);
+  if (!in) {
+    std::cerr << "usage: corpus_count [--bgp] [--routes] [--limit BYTES] FILE\n";
     return 64;
   }
-  std::ifstream in(args.back(), std::ios::binary);
-  if (!in) {
-    std::cerr << args.back() << ": cannot be read\n";
-    return 66;
-  }
   const std::vector<char> file((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  const auto bytes = std::as_bytes(std::span(file));
+  const auto bytes = std::as_bytes(std::span(file)).first(std::min(limit, file.size()));
   arancini::wire::Replay replay;
   bgp ? replay.bgp(bytes) : replay.bmp(bytes);
-  std::cout << replay.result().dump() << '\n';
+  if (routes)
+    replay.print_routes();
+  else
+    std::cout << replay.result().dump() << '\n';
 }
