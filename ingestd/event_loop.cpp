@@ -97,12 +97,6 @@ void EventLoop::adopt(Fd fd) {
   if (by_connection_.size() <= raw(connection)) by_connection_.resize(raw(connection) + std::size_t{1});
   by_connection_[raw(connection)] = session.get();
   sessions_.push_back(std::move(session));
-  stats_.set(IngestMetric::SessionsOpen, sessions_.size());
-  if (session_lines_.allow(now_ns_, suppressed)) {
-    log_.info("router {} port {} connected, {} open{}", remote.address.to_string(), remote.port,
-              sessions_.size(),
-              suppressed > 0 ? fmt::format("; {} lines about sessions suppressed", suppressed) : "");
-  }
 }
 
 void EventLoop::on_accept_error(int error) noexcept {
@@ -136,34 +130,23 @@ void EventLoop::on_handover_failed(const IpAddress& source, ShardId owner, const
 void EventLoop::on_data(ConnectionId id, std::span<const std::byte> bytes) noexcept {
   stats_.add(IngestMetric::BytesReceived, bytes.size());
   Session& session = session_of(id);
-  if (!session.throttled && others_must_wait()) {
-    after_feed(session, session.framer.feed(bytes, [](std::span<const std::byte>) { return false; }));
-  } else {
-    after_feed(session, session.framer.feed(bytes, deliver_to(session)));
-  }
+  after_feed(session, session.framer.feed(bytes, deliver_to(session)));
 }
 
 void EventLoop::after_feed(Session& session, Framer::Status status) {
   switch (status) {
-    case Framer::Status::NeedMore:
-      break;
-    case Framer::Status::Blocked:
-      throttle(session);
-      break;
-    case Framer::Status::Bad:
-      finish(session);
-      break;
+    case Framer::Status::NeedMore: break;
+    case Framer::Status::Blocked: throttle(session); break;
+    case Framer::Status::Bad: finish(session); break;
   }
 }
 
 void EventLoop::throttle(Session& session) {
   if (session.throttled) return;
   session.throttled = true;
-  session.throttled_since_ns = clock_.boottime_ns();
   throttled_.push_back(&session);
   backend_->pause(session.connection);
   sink_.set_throttled(session.id, true);
-  stats_.set(IngestMetric::SessionsThrottled, throttled_.size());
 }
 
 // `session` stays in throttled_: who calls takes it out.
@@ -173,26 +156,14 @@ void EventLoop::unthrottle(Session& session) {
   if (session.connection != kNoConnection && !stopping_) backend_->resume(session.connection);
 }
 
-bool EventLoop::others_must_wait() const {
-  return !throttled_.empty() && now_ns_ > throttled_.front()->throttled_since_ns + kThrottlePatienceNs;
-}
-
 void EventLoop::retry_throttled() {
   if (throttled_.empty()) return;
   std::size_t kept = 0;
-  bool go_on = true;
   for (std::size_t i = 0; i < throttled_.size(); ++i) {
     Session& session = *throttled_[i];
-    Framer::Status status = Framer::Status::Blocked;
-    if (go_on) {
-      status = session.framer.retry(deliver_to(session));
-      // The one that waits longest must not be overtaken for ever.
-      go_on = status != Framer::Status::Blocked || !others_must_wait();
-    }
+    const Framer::Status status = session.framer.retry(deliver_to(session));
     switch (status) {
-      case Framer::Status::Blocked:
-        throttled_[kept++] = &session;
-        break;
+      case Framer::Status::Blocked: throttled_[kept++] = &session; break;
       case Framer::Status::NeedMore:
         unthrottle(session);
         if (session.connection == kNoConnection) finish(session);
@@ -204,7 +175,6 @@ void EventLoop::retry_throttled() {
     }
   }
   throttled_.resize(kept);
-  stats_.set(IngestMetric::SessionsThrottled, kept);
 }
 
 // --- sessions go
@@ -223,6 +193,7 @@ void EventLoop::finish(Session& session) {
   const std::string router = session.remote.address.to_string();
   std::uint64_t suppressed = 0;
   if (framing != ErrorCode::None || truncated) {
+    stats_.add(IngestMetric::MessagesMalformed);  // the only one here: the shard never sees such a message
     const ErrorCode code = truncated ? ErrorCode::BmpTruncated : framing;
     char text[shm::kStatsTextBytes];
     const auto end = fmt::format_to_n(text, sizeof text, "{} at byte {} of the session from port {}",
@@ -234,17 +205,15 @@ void EventLoop::finish(Session& session) {
                 session.framer.offset(),
                 suppressed > 0 ? fmt::format("; {} such lines suppressed", suppressed) : "");
     }
-  } else {
-    if (session.end_error != 0) {
-      sink_.session_error(session.id, ErrorCode::SessionReset, std::strerror(session.end_error));
+  } else if (session.end_error != 0) {
+    const char* why = std::strerror(session.end_error);
+    sink_.session_error(session.id, ErrorCode::SessionReset, why);
+    if (error_lines_.allow(now_ns_, suppressed)) {
+      log_.warn("E{} router {} port {}: {} after {} bytes; session closed{}",
+                static_cast<std::uint32_t>(ErrorCode::SessionReset), router, session.remote.port, why,
+                session.framer.offset(),
+                suppressed > 0 ? fmt::format("; {} such lines suppressed", suppressed) : "");
     }
-    if (!session_lines_.allow(now_ns_, suppressed)) return remove(session);
-    log_.info("router {} port {} closed: {}, {} bytes received{}", router, session.remote.port,
-              session.connection != kNoConnection ? "shutting down"
-              : session.end_error == 0            ? "the router ended the session"
-                                                  : std::strerror(session.end_error),
-              session.framer.offset(),
-              suppressed > 0 ? fmt::format("; {} lines about sessions suppressed", suppressed) : "");
   }
   remove(session);
 }
@@ -259,8 +228,20 @@ void EventLoop::remove(Session& session) {
   sessions_[index] = std::move(sessions_.back());  // `session` is gone
   if (index + 1 < sessions_.size()) sessions_[index]->index = index;
   sessions_.pop_back();
-  stats_.add(IngestMetric::SessionsClosed);
-  stats_.set(IngestMetric::SessionsOpen, sessions_.size());
+}
+
+// A newer session took its peers over and is gone: only a new session can tell them again.
+void EventLoop::close_unwanted() {
+  while (const auto id = sink_.take_session_to_close()) {
+    const auto it =
+        std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& s) { return s->id == *id; });
+    if (it == sessions_.end()) continue;
+    Session& session = **it;
+    log_.info("router {} port {}: closed so that it tells its tables again",
+              session.remote.address.to_string(), session.remote.port);
+    std::erase(throttled_, &session);
+    remove(session);
+  }
 }
 
 // --- the loop
@@ -283,6 +264,7 @@ void EventLoop::run_once() {
   now_ns_ = clock_.boottime_ns();
   retry_throttled();
   work_ = sink_.do_work();
+  close_unwanted();
   sink_.publish();
   if (handover_) handover_->do_work();
   stats_.add(IngestMetric::LoopIterations);

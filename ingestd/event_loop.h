@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +31,8 @@ class SessionSink {
   virtual void session_error(SessionId session, ErrorCode code, std::string_view text) = 0;
   virtual void close_session(SessionId session) = 0;
   virtual void set_throttled(SessionId session, bool throttled) = 0;
+  // A session to be closed, which close_session() then follows; each once.
+  virtual std::optional<SessionId> take_session_to_close() = 0;
   virtual Shard::Work do_work() = 0;
   virtual void publish() = 0;
   // About every 400 ms: heartbeats, gauges, watchdog.
@@ -54,9 +57,6 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   static constexpr std::uint64_t kHeartbeatNs = 400'000'000;
   static constexpr std::uint64_t kThrottleRetryNs = 1'000'000;
   static constexpr std::uint64_t kDrainNs = 2'000'000'000;
-  // A message that waits for room longer than this goes first: small messages of others would take each gap
-  // before it is wide enough.
-  static constexpr std::uint64_t kThrottlePatienceNs = 50'000'000;
 
   // All borrowed; they outlive the loop.
   EventLoop(const Options& options, SessionSink& sink, StatsWriter& stats, Logger& log, const Clock& clock);
@@ -96,7 +96,6 @@ class EventLoop final : private IoHandler, private HandoverEvents {
     int end_error = 0;      // errno of the end
     std::size_t index = 0;  // in sessions_
     bool throttled = false;
-    std::uint64_t throttled_since_ns = 0;
   };
 
   void on_accept(Fd fd) noexcept override;
@@ -117,7 +116,7 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   void throttle(Session& session);
   void unthrottle(Session& session);
   void retry_throttled();
-  [[nodiscard]] bool others_must_wait() const;
+  void close_unwanted();
   // Ends a session whose bytes are all applied, or whose framing is lost.
   void finish(Session& session);
   void remove(Session& session);
@@ -145,7 +144,6 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   std::size_t trim_next_ = 0;
   bool stop_requested_ = false;
   bool stopping_ = false;
-  LogLimiter session_lines_;
   LogLimiter error_lines_;
   LogLimiter handover_lines_;
 };

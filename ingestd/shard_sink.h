@@ -11,9 +11,7 @@ class ShardSink final : public SessionSink {
  public:
   // All borrowed.
   ShardSink(Shard& shard, RingWriter& ring, StatsWriter& stats, bool systemd_watchdog)
-      : shard_(shard), ring_(ring), stats_(stats), systemd_watchdog_(systemd_watchdog) {
-    stats_.set(IngestMetric::RingCapacityBytes, ring_.capacity_bytes());
-  }
+      : shard_(shard), ring_(ring), stats_(stats), systemd_watchdog_(systemd_watchdog) {}
 
   SessionId open_session(const IpAddress& source, std::uint16_t port) override {
     return shard_.open_session(source, port);
@@ -26,12 +24,12 @@ class ShardSink final : public SessionSink {
   }
   void close_session(SessionId session) override { shard_.close_session(session); }
   void set_throttled(SessionId session, bool throttled) override { shard_.set_throttled(session, throttled); }
+  std::optional<SessionId> take_session_to_close() override { return shard_.take_session_to_close(); }
   Shard::Work do_work() override { return shard_.do_work(); }
   void publish() override { shard_.publish(); }
   void heartbeat(std::uint64_t boottime_ns) override {
     ring_.heartbeat(boottime_ns);
     stats_.heartbeat(boottime_ns);
-    stats_.set(IngestMetric::RingUsedBytes, ring_.used_bytes());
     if (systemd_watchdog_) ::sd_notify(0, "WATCHDOG=1");
   }
 
