@@ -120,7 +120,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   if (!listeners) throw StartError(EX_OSERR, listeners.error());
 
   Logger log(fmt::format("ingestd@{}", shard), parse_log_level(config.log.level));
-  if (!ring.on_hugepages()) log.warn("ring {}: {}", ring.path(), ring.hugepage_note());
+  if (!ring.on_hugepages()) log.warn("{}", ring.hugepage_note());
   if (config.shards.pin) pin_to_core(shard, log);
   std::uint64_t watchdog_us = 0;
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
