@@ -122,5 +122,99 @@ TEST(AttributeStore, DoesWhatAMapDoes) {
   }
 }
 
+TEST(AttributeStore, ServesBlobsOfAnySize) {
+  SegmentPool pool(options());
+  AttributeStore store(pool);
+  std::map<std::string, AttrId> ids;
+  for (const std::size_t size : {0, 1, 7, 8, 9, 120, 121, 4096, 65527, 65528, 65529, 200000, 5000000}) {
+    const std::string attributes(size, static_cast<char>('a' + size % 20));
+    ids[attributes] = store.intern(key("", "", attributes));
+  }
+  for (const auto& [attributes, id] : ids) {
+    EXPECT_EQ(text(store.bytes(id)), attributes);
+    EXPECT_EQ(store.intern(key("", "", attributes)), id);
+    EXPECT_TRUE(store.unref(id, 2));
+  }
+}
+
+// Blobs that differ in one bit anywhere, and prefixes of one another.
+TEST(AttributeStore, TellsNearlyEqualBlobsApart) {
+  SegmentPool pool(options());
+  AttributeStore store(pool);
+  std::size_t expected = 0;
+  for (std::size_t size = 0; size <= 70; ++size) {
+    std::string attributes(size, '\0');
+    ASSERT_TRUE(store.find_or_insert(key("", "", attributes)).added);
+    ++expected;
+    for (std::size_t bit = 0; bit < size * 8; ++bit) {
+      attributes[bit / 8] = static_cast<char>(1 << (bit % 8));
+      ASSERT_TRUE(store.find_or_insert(key("", "", attributes)).added);
+      attributes[bit / 8] = 0;
+      ++expected;
+    }
+  }
+  EXPECT_EQ(store.size(), expected);
+}
+
+TEST(AttributeStore, OutOfMemoryChangesNothing) {
+  SegmentPool pool(options(std::uint64_t{2} << 20));
+  AttributeStore store(pool);
+  std::vector<AttrId> ids;
+  std::string attributes;
+  for (std::uint32_t n = 0;; ++n) {
+    attributes = std::to_string(n) + std::string(100, 'x');
+    const auto got = store.find_or_insert(key("", "", attributes));
+    if (got.id == AttrId::None) break;
+    ASSERT_TRUE(got.added);
+    ids.push_back(got.id);
+  }
+  EXPECT_GT(ids.size(), 8000U);
+  EXPECT_LE(pool.memory_bytes(), pool.limit_bytes());
+  EXPECT_EQ(store.size(), ids.size());
+  // What is there can still be shared, and what is given back can be used.
+  const std::string first = std::to_string(0) + std::string(100, 'x');
+  EXPECT_EQ(store.intern(key("", "", first)), ids[0]);
+  EXPECT_EQ(store.find(key("", "", attributes)), AttrId::None);
+  EXPECT_TRUE(store.unref(ids.back()));
+  const auto now = store.find_or_insert(key("", "", attributes));
+  EXPECT_TRUE(now.added);
+  EXPECT_EQ(now.id, ids.back()) << "ids are re-used";
+  EXPECT_EQ(store.highest_id(), ids.size());
+}
+
+TEST(AttributeStore, OutOfIdsChangesNothing) {
+  SegmentPool pool(options());
+  AttributeStore store(pool, 1);  // rounded up to a step of 65536, id 0 is none
+  std::uint32_t count = 0;
+  std::string attributes;
+  for (;; ++count) {
+    attributes = std::to_string(count);
+    if (store.intern(key("", "", attributes)) == AttrId::None) break;
+  }
+  EXPECT_EQ(count, 65535U);
+  EXPECT_EQ(store.size(), 65535U);
+  EXPECT_TRUE(store.unref(AttrId{77}));
+  EXPECT_EQ(store.intern(key("", "", attributes)), AttrId{77});
+}
+
+using AttributeStoreDeathTest = testing::Test;
+
+TEST(AttributeStoreDeathTest, StaleIdsAndWrongCountsAbort) {
+  SegmentPool pool(options());
+  AttributeStore store(pool);
+  const AttrId id = store.intern(key("", "", "a"));
+  const AttrId other = store.intern(key("", "", "b"));
+  EXPECT_DEATH(store.unref(id, 2), "below zero");
+  EXPECT_DEATH(store.ref(AttrId::None), "out of range");
+  EXPECT_DEATH(static_cast<void>(store.bytes(AttrId{99})), "out of range");
+  store.ref(other, UINT32_MAX - 1);
+  EXPECT_DEATH(store.ref(other), "overflows");
+  EXPECT_DEATH(static_cast<void>(store.intern(key("", "", "b"))), "overflows");
+  EXPECT_TRUE(store.unref(other, UINT32_MAX));
+  EXPECT_TRUE(store.unref(id));
+  EXPECT_DEATH(static_cast<void>(store.bytes(id)), "after its last reference");
+  EXPECT_DEATH(store.unref(id), "after its last reference");
+}
+
 }  // namespace
 }  // namespace arancini::ingestd

@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <map>
 #include <random>
-#include <set>
 #include <vector>
 
 namespace arancini::ingestd {
@@ -137,6 +137,119 @@ TEST(RouteTable, EmptyTableTakesNoMemory) {
   WalkCursor cursor;
   EXPECT_EQ(table.walk(cursor, 10, [](const Prefix&, RouteState&) { return WalkAction::Keep; }), 0U);
   EXPECT_TRUE(cursor.done);
+}
+
+// A scattered permutation, so that all differ.
+Prefix nth(Family family, std::uint32_t n) {
+  const std::uint32_t scattered = n * 2654435761U;
+  if (family.afi == 1) return v4(scattered, 32);
+  return {0x2000'0000'0000'0000ULL | (std::uint64_t{scattered} << 16), 0, 0, 48};
+}
+
+// DESIGN 4.8: memory an operator can plan with.
+TEST(RouteTable, BytesPerRoute) {
+  for (const Family family : {kIpv4Unicast, kIpv6Unicast}) {
+    for (const std::uint32_t count : {100'000U, 300'000U, 500'000U, 1'000'000U}) {
+      SegmentPool pool(options());
+      RouteTable table(pool, family);
+      for (std::uint32_t n = 0; n < count; ++n) ASSERT_TRUE(table.insert(nth(family, n)).second);
+      const double per_route = static_cast<double>(pool.memory_bytes()) / count;
+      printf("IPv%d, %7u routes: %.1f bytes/route\n", family.afi == 1 ? 4 : 6, count, per_route);
+      EXPECT_LE(per_route, family.afi == 1 ? 40 : 70);
+      EXPECT_LE(table.memory_bytes(), pool.used_bytes());
+      EXPECT_LE(static_cast<double>(pool.memory_bytes()),
+                1.05 * static_cast<double>(pool.used_bytes()) + 1e6);
+    }
+  }
+}
+
+// Many peers send little or nothing.
+TEST(RouteTable, SmallTablesStaySmall) {
+  SegmentPool pool(options());
+  std::vector<RouteTable> tables;
+  for (std::uint32_t t = 0; t < 10'000; ++t) {
+    tables.emplace_back(pool, kIpv4Unicast);
+    for (std::uint32_t n = 0; n < t % 10; ++n) ASSERT_TRUE(tables.back().insert(nth(kIpv4Unicast, n)).second);
+  }
+  EXPECT_LE(pool.memory_bytes(), 10'000U * 256U + 1'000'000U);
+}
+
+TEST(RouteTable, ShrinksWithItsRoutes) {
+  SegmentPool pool(options());
+  RouteTable table(pool, kIpv4Unicast);
+  for (std::uint32_t n = 0; n < 500'000; ++n) ASSERT_TRUE(table.insert(nth(kIpv4Unicast, n)).second);
+  for (std::uint32_t n = 1'000; n < 500'000; ++n) ASSERT_TRUE(table.erase(nth(kIpv4Unicast, n)));
+  EXPECT_LE(table.memory_bytes(), 600'000U);
+  for (std::uint32_t n = 0; n < 1'000; ++n) ASSERT_NE(table.find(nth(kIpv4Unicast, n)), nullptr);
+  // A walk that erases gives memory back, too.
+  for (std::uint32_t n = 0; n < 500'000; ++n) ASSERT_NE(table.insert(nth(kIpv4Unicast, n)).first, nullptr);
+  WalkCursor cursor;
+  while (!cursor.done) table.walk(cursor, 1000, [](const Prefix&, RouteState&) { return WalkAction::Erase; });
+  EXPECT_EQ(table.size(), 0U);
+  EXPECT_EQ(table.memory_bytes(), 0U);
+  EXPECT_EQ(pool.used_bytes(), 0U);
+}
+
+// A sweep of an emptied or sparse table is bounded work as well.
+TEST(RouteTable, WalkSlicesAreBounded) {
+  SegmentPool pool(options());
+  RouteTable table(pool, kIpv4Unicast);
+  for (std::uint32_t n = 0; n < 500'000; ++n) ASSERT_TRUE(table.insert(nth(kIpv4Unicast, n)).second);
+  for (const std::size_t slice : {1U, 100U, 1000U, 5000U}) {
+    WalkCursor cursor;
+    std::size_t total = 0;
+    std::size_t calls = 0;
+    while (!cursor.done && calls < 1000) {
+      const std::size_t seen =
+          table.walk(cursor, slice, [](const Prefix&, RouteState&) { return WalkAction::Keep; });
+      ASSERT_LE(seen, slice);
+      total += seen;
+      ++calls;
+    }
+    if (cursor.done) {
+      EXPECT_EQ(total, 500'000U);
+    }
+    if (slice >= 1000) {
+      EXPECT_TRUE(cursor.done);
+      EXPECT_LE(calls, 3 * 500'000U / slice);
+    }
+  }
+}
+
+// DESIGN 4.5: same input, same output.
+TEST(RouteTable, SameSeedAndCallsGiveTheSameOrder) {
+  const auto order = [](HashSeed seed) {
+    SegmentPool pool({UINT64_MAX, false, seed});
+    RouteTable table(pool, kIpv6Unicast);
+    std::mt19937_64 rng(3);
+    for (std::uint32_t n = 0; n < 30'000; ++n) {
+      static_cast<void>(table.insert(random_prefix(rng, kIpv6Unicast, 20'000)));
+      table.erase(random_prefix(rng, kIpv6Unicast, 20'000));
+    }
+    std::vector<Prefix> seen;
+    WalkCursor cursor;
+    while (!cursor.done) {
+      table.walk(cursor, 77, [&](const Prefix& p, RouteState&) {
+        seen.push_back(p);
+        return WalkAction::Keep;
+      });
+    }
+    return seen;
+  };
+  EXPECT_EQ(order({1, 2}), order({1, 2}));
+  EXPECT_NE(order({1, 2}), order({1, 3}));
+}
+
+using RouteTableDeathTest = testing::Test;
+
+TEST(RouteTableDeathTest, PrefixesOfAnotherFamilyAbort) {
+  SegmentPool pool(options());
+  RouteTable table(pool, kIpv4Unicast);
+  EXPECT_DEATH(static_cast<void>(table.insert({0x2001'0db8'0000'0000ULL, 0, 0, 32})), "not IPv4");
+  EXPECT_DEATH(static_cast<void>(table.find(v4(0, 33))), "not IPv4");
+  EXPECT_DEATH(RouteTable(pool, Family{25, 70}), "without plain prefixes");
+  RouteTable v6(pool, kIpv6Unicast);
+  EXPECT_DEATH(static_cast<void>(v6.find({0, 0, 0, 129})), "longer than 128");
 }
 
 }  // namespace
