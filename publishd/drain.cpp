@@ -17,7 +17,7 @@ constexpr std::size_t kAcksPerRound = 4096;
 constexpr std::uint64_t kQuiesceNs = 2'000 * kMillisecond;
 constexpr std::uint64_t kDetachCheckNs = 100 * kMillisecond;
 constexpr std::uint64_t kBackOffFirstNs = 50 * kMillisecond;
-constexpr std::uint64_t kFruitlessNs = 10'000 * kMillisecond;  // a session that ended sooner without an ack
+constexpr std::uint64_t kFruitlessNs = 10'000 * kMillisecond;  // a session that ended sooner, all in vain
 constexpr std::uint64_t kBackOffMostNs = 5'000 * kMillisecond;
 
 }  // namespace
@@ -560,7 +560,7 @@ void Drain::give_up(ErrorCode why, bool reconnect, std::string_view text) {
   reconnect_ = reconnect;
   if (why == ErrorCode::None) return;
   trouble_ = why;
-  if (stored_in_session_ == 0 && now_ns_ - session_began_ns_ < kFruitlessNs) {
+  if (stored_in_session_ == 0 && window_.next_index() > 0 && now_ns_ - session_began_ns_ < kFruitlessNs) {
     ++fruitless_sessions_;
   } else {
     fruitless_sessions_ = 0;

@@ -1,0 +1,409 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/schema/batch_encoder.h"
+#include "common/schema/update_decode.h"
+#include "publishd/broker.h"
+#include "publishd/drain.h"
+#include "publishd/record_source.h"
+
+// A deterministic world for the drain: rings that outlive it, a broker with a network that loses, delays and
+// interleaves, and crashes at any step. The rules of the stream are those of nats-server 2.9 (stream.go,
+// processJetStreamMsg): duplicate id, then expected last sequence, then expected last id.
+namespace arancini::publishd::sim {
+
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed * 2654435761U + 1) {
+    for (int i = 0; i < 4; ++i) engine_();
+  }
+  std::uint32_t below(std::uint32_t n) { return static_cast<std::uint32_t>((engine_() >> 5U) % n); }
+  bool chance(std::uint32_t percent) { return below(100) < percent; }
+
+ private:
+  std::minstd_rand engine_;
+};
+
+// ---- rings
+// ----------------------------------------------------------------------------------------------------------
+
+// What survives in shared memory.
+struct RingMemory {
+  struct Record {
+    std::vector<std::byte> bytes;  // header and payload
+    std::uint64_t begin = 0, end = 0;
+  };
+  WriterId writer;
+  std::uint32_t shard = 0;
+  std::vector<Record> records;
+  std::uint64_t head = 0, tail = 0;
+  std::uint64_t floor = shm::kNoFloor, floor_created = 0;
+  std::uint64_t next_sequence = 1;
+  std::vector<std::string> subject_of{""};  // by sequence
+
+  // A batch of `count` updates, or a barrier when count is 0.
+  void write(std::uint32_t subject, std::uint32_t count) {
+    Record r;
+    shm::RecordHeader h{};
+    const IpAddress router = IpAddress::from_v4(0x0a000001U + (shard << 8U) + subject % 2);
+    if (count == 0) {
+      h.size_bytes = sizeof h;
+      h.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
+      h.format = shm::kRecordFormat;
+      h.first_sequence = next_sequence;
+      h.router_id = subject % 2;
+      r.bytes.resize(sizeof h);
+    } else {
+      schema::BatchMeta meta;
+      meta.router_address = router;
+      meta.peer_asn = 65000 + subject;
+      meta.writer = writer;
+      meta.router_id = subject % 2;
+      r.bytes.resize(schema::max_record_bytes(meta, {}, count));
+      schema::BatchEncoder encoder(r.bytes, meta, {}, Sequence{next_sequence}, count);
+      for (std::uint32_t i = 0; i < count; ++i) {
+        encoder.add(Prefix{0, kV4MappedLow | (next_sequence + i), 0, 32});
+        subject_of.push_back("p.updates." + subject_token(router) + "." + std::to_string(meta.peer_asn) +
+                             ".1_1");
+      }
+      h = encoder.finish();
+    }
+    std::copy_n(reinterpret_cast<const std::byte*>(&h), sizeof h, r.bytes.begin());
+    r.begin = tail;
+    r.end = tail = tail + h.size_bytes;
+    next_sequence += count;
+    records.push_back(std::move(r));
+  }
+};
+
+// The instant of death: side effects number `left` and later do not happen.
+struct Life {
+  std::uint64_t left = ~std::uint64_t{0};
+  bool effect() {
+    if (left == 0) return false;
+    --left;
+    return true;
+  }
+  [[nodiscard]] bool dead() const { return left == 0; }
+};
+
+class SimSource final : public RecordSource {
+ public:
+  SimSource(RingMemory& memory, Life& life) : m_(memory), life_(life) { rewind(); }
+  RingReader::Status next(RingRecord& out) override {
+    if (at_ >= m_.records.size()) return RingReader::Status::Empty;
+    const RingMemory::Record& r = m_.records[at_++];
+    std::copy_n(r.bytes.begin(), sizeof out.header, reinterpret_cast<std::byte*>(&out.header));
+    out.payload = std::span(r.bytes).subspan(sizeof out.header, out.header.payload_bytes);
+    out.begin = RingPosition{r.begin};
+    out.end = RingPosition{r.end};
+    return RingReader::Status::Record;
+  }
+  [[nodiscard]] RingPosition cursor() const override {
+    return RingPosition{at_ == 0 ? 0 : m_.records[at_ - 1].end};
+  }
+  [[nodiscard]] RingPosition head() const override { return RingPosition{m_.head}; }
+  [[nodiscard]] RingPosition tail() const override { return RingPosition{m_.tail}; }
+  void release(RingPosition p) override {
+    if (life_.effect()) m_.head = raw(p);
+  }
+  void rewind() override {
+    at_ = 0;
+    while (at_ < m_.records.size() && m_.records[at_].end <= m_.head) ++at_;
+  }
+  void set_floor(std::uint64_t sequence, std::uint64_t created) override {
+    if (!life_.effect()) return;
+    m_.floor = sequence;
+    m_.floor_created = created;
+  }
+  [[nodiscard]] std::uint64_t floor_stream_sequence() const override { return m_.floor; }
+  [[nodiscard]] std::uint64_t floor_stream_created_ns() const override { return m_.floor_created; }
+  [[nodiscard]] const WriterId& writer_id() const override { return m_.writer; }
+  [[nodiscard]] ShardId shard() const override { return ShardId{m_.shard}; }
+  [[nodiscard]] std::uint64_t capacity_bytes() const override { return 64 * 1024; }
+  void heartbeat(std::uint64_t) override {}
+  [[nodiscard]] bool abandoned() const override { return false; }
+
+ private:
+  RingMemory& m_;
+  Life& life_;
+  std::size_t at_ = 0;
+};
+
+// ---- broker
+// ---------------------------------------------------------------------------------------------------------
+
+struct Message {
+  std::string subject, id, previous_id;
+  PublishFormat format = PublishFormat::UpdateV1;
+  WriterId writer;
+  std::uint64_t first = 0, last = 0, expected = 0;
+  std::vector<std::byte> payload;
+};
+
+// The server's side; outlives sessions and publishd.
+struct Stream {
+  std::uint64_t created = 1000;
+  std::uint64_t first = 1;
+  std::deque<Message> messages;  // [first, last]
+  std::map<std::string, std::uint64_t> ids;
+  std::string last_id;
+  bool check_previous_id = true;  // false: to show what happens without it
+  bool check_sequence = true;
+
+  [[nodiscard]] std::uint64_t last() const { return first + messages.size() - 1; }
+
+  Ack store(Message m) {
+    Ack ack;
+    if (const auto it = ids.find(m.id); it != ids.end()) {
+      ack.stream_sequence = it->second;
+      ack.duplicate = true;
+    } else if ((check_sequence && m.expected != last()) ||
+               (check_previous_id && !m.previous_id.empty() && m.previous_id != last_id)) {
+      ack.error = AckError::WrongLast;
+    } else {
+      last_id = m.id;
+      ids[m.id] = last() + 1;
+      messages.push_back(std::move(m));
+      ack.stream_sequence = last();
+    }
+    return ack;
+  }
+  // A restart forgets ids beyond the duplicate window, the last one included.
+  void restart(bool window_over) {
+    if (!window_over) return;
+    ids.clear();
+    last_id.clear();
+  }
+};
+
+struct Faults {
+  std::uint32_t lose_connection = 0;  // percent per step
+  std::uint32_t drop_ack = 0;
+  std::uint32_t refuse = 0;        // the server answers with an error of its own
+  std::uint32_t drop_message = 0;  // lost within a connection: a server that dies between receipt and store
+  std::uint32_t session_fails = 0;
+  std::uint32_t server_restart = 0;
+};
+
+class World {
+ public:
+  World(Random& random, Faults faults) : random_(random), faults_(faults) {}
+
+  // What was sent on one connection arrives in order; connections interleave as they like, also dead ones.
+  struct Sent {
+    Message message;
+    std::uint64_t session = 0, index = 0;
+  };
+  struct Connection {
+    bool open = true;
+    std::deque<Sent> sent;
+    std::vector<std::pair<std::uint64_t, Ack>> acks;  // by session
+  };
+
+  std::shared_ptr<Connection> connect() {
+    connections_.push_back(std::make_shared<Connection>());
+    return connections_.back();
+  }
+
+  // Lets a few things happen on the network and in the server.
+  void step() {
+    for (std::uint32_t n = random_.below(6); n > 0; --n) deliver_one();
+    if (random_.chance(faults_.server_restart)) {
+      for (auto& c : connections_) c->open = false;
+      stream.restart(random_.chance(50));
+    }
+    if (!connections_.empty() && random_.chance(faults_.lose_connection)) connections_.back()->open = false;
+  }
+  void deliver_all() {
+    while (deliver_one()) {
+    }
+  }
+  void calm() { faults_ = {}; }
+  [[nodiscard]] const Faults& faults() const { return faults_; }
+
+  Stream stream;
+
+ private:
+  bool deliver_one() {
+    std::vector<std::size_t> ready;
+    for (std::size_t i = 0; i < connections_.size(); ++i) {
+      if (!connections_[i]->sent.empty()) ready.push_back(i);
+    }
+    if (ready.empty()) return false;
+    Connection& c = *connections_[ready[random_.below(static_cast<std::uint32_t>(ready.size()))]];
+    if (!c.open && random_.chance(20)) {
+      c.sent.clear();  // the rest never arrives
+      return true;
+    }
+    Sent s = std::move(c.sent.front());
+    c.sent.pop_front();
+    if (random_.chance(faults_.drop_message)) return true;
+    Ack ack;
+    if (random_.chance(faults_.refuse)) {
+      ack.error = AckError::Rejected;
+    } else {
+      ack = stream.store(std::move(s.message));
+    }
+    ack.index = s.index;
+    if (c.open && !random_.chance(faults_.drop_ack)) {
+      // Order of arrival is not relied upon.
+      const auto at = c.acks.size() -
+                      random_.below(static_cast<std::uint32_t>(std::min<std::size_t>(c.acks.size(), 3) + 1));
+      c.acks.insert(c.acks.begin() + static_cast<std::ptrdiff_t>(at), {s.session, ack});
+    }
+    return true;
+  }
+
+  Random& random_;
+  Faults faults_;
+  std::vector<std::shared_ptr<Connection>> connections_;
+};
+
+// The client side of one life of publishd.
+class SimBroker final : public Broker {
+ public:
+  SimBroker(World& world, Random& random, Life& life) : world_(world), random_(random), life_(life) {}
+
+  void begin_session(const SessionRequest& request) override {
+    request_ = request;
+    ++session_;
+    in_session_ = false;
+    if (request.reconnect && connection_) connection_->open = false;
+  }
+  std::optional<Session> poll_session() override {
+    if (life_.dead() || random_.chance(30) || random_.chance(world_.faults().session_fails))
+      return std::nullopt;
+    if (!connection_ || !connection_->open) connection_ = world_.connect();
+    Tails tails(*this);
+    auto tail = read_tail(tails, request_.floors);
+    if (!tail) return std::nullopt;
+    in_session_ = true;
+    return Session{std::move(*tail), max_message_bytes};
+  }
+  [[nodiscard]] bool session_alive() const override { return in_session_ && connection_->open; }
+  [[nodiscard]] bool send(const Outgoing& o) override {
+    if (!session_alive()) return false;
+    if (!life_.effect()) return true;  // died before it left
+    ++sent;
+    Message m;
+    m.subject = o.subject;
+    m.id = o.message_id;
+    m.previous_id = o.previous_message_id;
+    m.format = o.format;
+    m.writer = *WriterId::from_hex(o.writer_hex);
+    m.first = raw(o.first);
+    m.last = raw(o.last);
+    m.expected = o.expected_last_sequence;
+    m.payload.assign(o.payload.begin(), o.payload.end());
+    connection_->sent.push_back({std::move(m), session_, o.index});
+    return true;
+  }
+  [[nodiscard]] bool poll_ack(Ack& out) override {
+    if (life_.dead() || !in_session_) return false;
+    while (!connection_->acks.empty()) {
+      const auto [session, ack] = connection_->acks.front();
+      connection_->acks.erase(connection_->acks.begin());
+      if (session != session_) continue;
+      out = ack;
+      return true;
+    }
+    return false;
+  }
+  void die() {
+    if (connection_) connection_->open = false;
+  }
+
+  std::uint64_t sent = 0;
+  std::size_t max_message_bytes = 1 << 20;
+
+ private:
+  // Between any two requests the world goes on: late messages arrive while the tail is read.
+  class Tails final : public TailSource {
+   public:
+    explicit Tails(SimBroker& b) : b_(b) {}
+    std::optional<State> state() override {
+      b_.world_.step();
+      if (!b_.connection_->open) return std::nullopt;
+      const Stream& s = b_.world_.stream;
+      return State{s.first, s.last(), s.created};
+    }
+    Get get(std::uint64_t sequence, TailSource::Message& out) override {
+      if (b_.random_.chance(20)) b_.world_.step();
+      if (!b_.connection_->open) return Get::Failed;
+      const Stream& s = b_.world_.stream;
+      if (sequence < s.first || sequence > s.last()) return Get::Missing;
+      const sim::Message& m = s.messages[sequence - s.first];
+      out.subject = m.subject;
+      out.writer = m.writer;
+      out.last = Sequence{m.last};
+      return Get::Message;
+    }
+
+   private:
+    SimBroker& b_;
+  };
+
+  World& world_;
+  Random& random_;
+  Life& life_;
+  std::shared_ptr<World::Connection> connection_;
+  SessionRequest request_;
+  std::uint64_t session_ = 0;
+  bool in_session_ = false;
+};
+
+// What is wrong in the stream; empty: exactly once and in order.
+inline std::string check(const Stream& stream, const std::vector<std::unique_ptr<RingMemory>>& rings) {
+  std::map<WriterId, const RingMemory*> by_writer;
+  std::map<WriterId, std::vector<std::uint8_t>> seen;
+  for (const auto& r : rings) {
+    by_writer[r->writer] = r.get();
+    seen[r->writer].resize(r->next_sequence);
+  }
+  std::map<std::pair<WriterId, std::string>, std::uint64_t> before;
+  std::string wrong;
+  for (const Message& m : stream.messages) {
+    const auto format = m.format == PublishFormat::UpdateV1         ? schema::PayloadFormat::UpdateV1
+                        : m.format == PublishFormat::UpdateV1Concat ? schema::PayloadFormat::UpdateV1Concat
+                                                                    : schema::PayloadFormat::BatchV2;
+    const auto error = schema::decode_payload(format, m.payload, [&](const schema::DecodedUpdate& u) {
+      if (!wrong.empty()) return;
+      const std::string at = std::to_string(u.sequence) + " on " + m.subject;
+      if (u.writer != m.writer || !by_writer.contains(u.writer)) {
+        wrong = "foreign writer at " + at;
+      } else if (u.sequence >= seen[u.writer].size()) {
+        wrong = "never written: " + at;
+      } else if (seen[u.writer][u.sequence]++ > 0) {
+        wrong = "twice: " + at;
+      } else if (by_writer[u.writer]->subject_of[u.sequence] != m.subject) {
+        wrong = "wrong subject: " + at;
+      } else if (std::uint64_t& b = before[{u.writer, m.subject}];
+                 std::exchange(b, u.sequence) >= u.sequence) {
+        wrong = "out of order: " + at;
+      } else if (u.prefix_address.v4() != static_cast<std::uint32_t>(u.sequence)) {
+        wrong = "wrong contents: " + at;
+      }
+    });
+    if (error && wrong.empty()) wrong = "payload: " + *error;
+    if (!wrong.empty()) return wrong;
+  }
+  for (const auto& r : rings) {
+    for (std::uint64_t s = 1; s < r->next_sequence; ++s) {
+      if (seen[r->writer][s] == 0) return "missing: " + std::to_string(s) + " on " + r->subject_of[s];
+    }
+  }
+  return {};
+}
+
+}  // namespace arancini::publishd::sim
