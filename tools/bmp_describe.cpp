@@ -407,7 +407,12 @@ void Describer::peer_message(Bytes bytes, std::uint8_t type, Json& out) {
         out["tlvs"] = list;
       }
       up.tlvs = {};
-      peer = Peer{true, up, {}};
+      if (h.is_loc_rib() && peer.up) {
+        merge_capabilities(peer.peer_up.sent, up.sent);
+        merge_capabilities(peer.peer_up.received, up.received);
+      } else {
+        peer = Peer{true, up, {}};
+      }
       break;
     }
     case 6: mirroring(bytes, h, peer, out); break;

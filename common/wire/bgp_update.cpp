@@ -84,28 +84,14 @@ Fault Walk::take(std::uint8_t type, Bytes value) {
     case AttrType::Origin:
       a.origin = value;
       return when_not(size == 1 && load_u8(value.data()) <= 2, Fault::Withdraw);
-    case AttrType::AsPath:
-      return as_path(value);
-    case AttrType::NextHop:
-      a.next_hop = value;
-      return when_not(size == 4, Fault::Withdraw);
-    case AttrType::Med:
-      a.med = value;
-      return when_not(size == 4, Fault::Withdraw);
-    case AttrType::LocalPref:
-      a.local_pref = value;
-      return when_not(size == 4, Fault::Withdraw);
-    case AttrType::AtomicAggregate:
-      return when_not(size == 0, Fault::Discard);
-    case AttrType::Aggregator:
-      a.aggregator = value;
-      return when_not(size == 6 || size == 8, Fault::Discard);
-    case AttrType::Communities:
-      a.communities = value;
-      return when_not(is_multiple(size, 4), Fault::Withdraw);
-    case AttrType::OriginatorId:
-      a.originator_id = value;
-      return when_not(size == 4, Fault::Withdraw);
+    case AttrType::AsPath: return as_path(value);
+    case AttrType::NextHop: a.next_hop = value; return when_not(size == 4, Fault::Withdraw);
+    case AttrType::Med: a.med = value; return when_not(size == 4, Fault::Withdraw);
+    case AttrType::LocalPref: a.local_pref = value; return when_not(size == 4, Fault::Withdraw);
+    case AttrType::AtomicAggregate: return when_not(size == 0, Fault::Discard);
+    case AttrType::Aggregator: a.aggregator = value; return when_not(size == 6 || size == 8, Fault::Discard);
+    case AttrType::Communities: a.communities = value; return when_not(is_multiple(size, 4), Fault::Withdraw);
+    case AttrType::OriginatorId: a.originator_id = value; return when_not(size == 4, Fault::Withdraw);
     case AttrType::ClusterList:
       a.cluster_list = value;
       return when_not(is_multiple(size, 4), Fault::Withdraw);
@@ -118,18 +104,12 @@ Fault Walk::take(std::uint8_t type, Bytes value) {
     case AttrType::ExtendedCommunities:
       a.extended_communities = value;
       return when_not(is_multiple(size, 8), Fault::Withdraw);
-    case AttrType::As4Path:
-      a.as4_path = value;
-      return when_not(as_path_parses(value, 4), Fault::Discard);
-    case AttrType::As4Aggregator:
-      a.as4_aggregator = value;
-      return when_not(size == 8, Fault::Discard);
+    case AttrType::As4Path: a.as4_path = value; return when_not(as_path_parses(value, 4), Fault::Discard);
+    case AttrType::As4Aggregator: a.as4_aggregator = value; return when_not(size == 8, Fault::Discard);
     case AttrType::LargeCommunities:
       a.large_communities = value;
       return when_not(is_multiple(size, 12), Fault::Withdraw);
-    case AttrType::OnlyToCustomer:
-      a.only_to_customer = value;
-      return when_not(size == 4, Fault::Withdraw);
+    case AttrType::OnlyToCustomer: a.only_to_customer = value; return when_not(size == 4, Fault::Withdraw);
   }
   a.has_other = true;
   return Fault::None;
@@ -155,15 +135,9 @@ constexpr Fault flag_fault(std::uint8_t type, std::uint8_t flags) {
 // A discarded attribute is as if it had not been there.
 void forget(Attributes& a, std::uint8_t type) {
   switch (static_cast<AttrType>(type)) {
-    case AttrType::Aggregator:
-      a.aggregator = {};
-      break;
-    case AttrType::As4Path:
-      a.as4_path = {};
-      break;
-    case AttrType::As4Aggregator:
-      a.as4_aggregator = {};
-      break;
+    case AttrType::Aggregator: a.aggregator = {}; break;
+    case AttrType::As4Path: a.as4_path = {}; break;
+    case AttrType::As4Aggregator: a.as4_aggregator = {}; break;
     case AttrType::Origin:
     case AttrType::AsPath:
     case AttrType::NextHop:
@@ -177,8 +151,7 @@ void forget(Attributes& a, std::uint8_t type) {
     case AttrType::MpUnreach:
     case AttrType::ExtendedCommunities:
     case AttrType::LargeCommunities:
-    case AttrType::OnlyToCustomer:
-      break;
+    case AttrType::OnlyToCustomer: break;
   }
 }
 
@@ -315,8 +288,7 @@ Update parse_update(Bytes bgp_message, bool as2_flag) {
   walk.run(bgp_message.subspan(attributes_at + 2, attributes));
   walk.mandatory(bgp_message.data() + attributes_at);
   switch (walk.worst) {
-    case Fault::None:
-      break;
+    case Fault::None: break;
     case Fault::Discard:
       u.disposition = Update::Disposition::AttributeDiscard;
       u.error = ErrorCode::BgpAttributeDiscarded;
@@ -325,9 +297,7 @@ Update parse_update(Bytes bgp_message, bool as2_flag) {
       u.disposition = Update::Disposition::TreatAsWithdraw;
       u.error = ErrorCode::BgpAttributeMalformed;
       break;
-    case Fault::Fatal:
-      malformed(ErrorCode::BgpUpdateMalformed, u.error_offset);
-      return u;
+    case Fault::Fatal: malformed(ErrorCode::BgpUpdateMalformed, u.error_offset); return u;
   }
   if (walk.seen == bit(AttrType::MpUnreach) && !u.attributes.has_other && u.mp_unreach.nlri.empty() &&
       u.withdrawn.empty() && u.announced.empty() && u.disposition == Update::Disposition::Good) {
@@ -368,22 +338,13 @@ IpAddress next_hop_address(Bytes next_hop) {
   IpAddress a;
   const std::byte* p = next_hop.data();
   switch (next_hop.size()) {
-    case 12:
-      p += 8;
-      [[fallthrough]];
-    case 4:
-      a = IpAddress::from_v4(load_be32(p));
-      break;
+    case 12: p += 8; [[fallthrough]];
+    case 4: a = IpAddress::from_v4(load_be32(p)); break;
     case 48:
-    case 24:
-      p += 8;
-      [[fallthrough]];
+    case 24: p += 8; [[fallthrough]];
     case 32:
-    case 16:
-      std::memcpy(a.bytes.data(), p, 16);
-      break;
-    default:
-      break;
+    case 16: std::memcpy(a.bytes.data(), p, 16); break;
+    default: break;
   }
   if (a.is_zero() && next_hop.size() == 32) std::memcpy(a.bytes.data(), next_hop.data() + 16, 16);
   if (a.is_zero() && next_hop.size() == 48) std::memcpy(a.bytes.data(), next_hop.data() + 32, 16);

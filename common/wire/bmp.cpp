@@ -11,6 +11,7 @@ namespace {
 constexpr std::size_t kPeerBodyOffset = kBmpCommonHeaderBytes + kBmpPerPeerHeaderBytes;
 constexpr std::size_t kBgpHeaderBytes = 19;
 constexpr std::size_t kOpenFixedBytes = kBgpHeaderBytes + 10;
+constexpr std::uint8_t kCapabilitiesParameter = 2;  // RFC 5492 4
 constexpr std::uint8_t kFlagV = 0x80;
 constexpr std::uint8_t kFlagL = 0x40;
 constexpr std::uint8_t kFlagO = 0x10;
@@ -57,9 +58,7 @@ void parse_capability(std::uint8_t code, Bytes value, OpenInfo& open) {
     case 1:  // multiprotocol, RFC 4760 8
       if (value.size() == 4) add_family(open, load_family(value.data(), 3));
       break;
-    case 6:
-      open.extended_message = true;
-      break;
+    case 6: open.extended_message = true; break;
     case 65:  // RFC 6793 3
       if (value.size() == 4) {
         open.four_byte_as = true;
@@ -70,11 +69,8 @@ void parse_capability(std::uint8_t code, Bytes value, OpenInfo& open) {
       for (; value.size() >= 4; value = value.subspan(4))
         add_addpath(open, load_family(value.data(), 2), load_u8(value.data() + 3));
       break;
-    case 70:
-      open.enhanced_refresh = true;
-      break;
-    default:
-      break;
+    case 70: open.enhanced_refresh = true; break;
+    default: break;
   }
 }
 
@@ -92,14 +88,14 @@ bool parse_capabilities(Bytes rest, OpenInfo& open) {
 
 // Optional parameters; `length_bytes` is 1, or 2 in the extended format (RFC 9072). False if one overruns.
 bool parse_parameters(Bytes rest, std::size_t length_bytes, OpenInfo& open) {
-  constexpr std::uint8_t kCapabilities = 2;  // RFC 5492 4
   while (!rest.empty()) {
     const std::size_t header = 1 + length_bytes;
     if (rest.size() < header) return false;
     std::size_t length = length_bytes == 2 ? load_be16(&rest[1]) : load_u8(&rest[1]);
     const bool overruns = length > rest.size() - header;
     if (overruns) length = rest.size() - header;
-    if (load_u8(rest.data()) == kCapabilities && !parse_capabilities(rest.subspan(header, length), open))
+    if (load_u8(rest.data()) == kCapabilitiesParameter &&
+        !parse_capabilities(rest.subspan(header, length), open))
       return false;
     if (overruns) return false;
     rest = rest.subspan(header + length);
@@ -208,10 +204,22 @@ OpenInfo parse_open(Bytes bgp_message) {
     length_bytes = 2;
     rest = rest.subspan(3);
   }
-  // The message's length wins over the parameters' length: GoBGP lets the one-byte length wrap.
+  // The message's length wins over the parameters' length.
   fits = fits && length == rest.size();
+  // GoBGP with many families writes one parameter of more than 255 bytes, and both one-byte lengths wrap.
+  if (length_bytes == 1 && rest.size() > 257 && load_u8(rest.data()) == kCapabilitiesParameter &&
+      load_u8(&rest[1]) == ((rest.size() - 2) & 0xffU)) {
+    parse_capabilities(rest.subspan(2), open);
+    return open;
+  }
   open.complete = parse_parameters(rest, length_bytes, open) && fits;
   return open;
+}
+
+void merge_capabilities(OpenInfo& into, const OpenInfo& from) {
+  for (std::uint32_t i = 0; i < from.family_count; ++i) add_family(into, from.families[i]);
+  for (std::uint32_t i = 0; i < from.addpath_count; ++i)
+    add_addpath(into, from.addpath[i].family, from.addpath[i].send_receive);
 }
 
 ErrorCode parse_peer_up(Bytes message, const PerPeerHeader& peer, PeerUp& out, std::uint32_t* error_offset) {
@@ -266,13 +274,10 @@ bool addpath_negotiated_out(const PeerUp& up, Family family) {
 bool addpath_negotiated(const PeerUp& up, View view, Family family) {
   switch (view) {
     case View::AdjInPre:
-    case View::AdjInPost:
-      return addpath_negotiated_in(up, family);
+    case View::AdjInPost: return addpath_negotiated_in(up, family);
     case View::AdjOutPre:
-    case View::AdjOutPost:
-      return addpath_negotiated_out(up, family);
-    case View::LocRib:
-      return up.sent.addpath_mode(family) != 0 || up.received.addpath_mode(family) != 0;
+    case View::AdjOutPost: return addpath_negotiated_out(up, family);
+    case View::LocRib: return up.sent.addpath_mode(family) != 0 || up.received.addpath_mode(family) != 0;
   }
   return false;
 }
@@ -299,8 +304,7 @@ ErrorCode parse_peer_down(Bytes message, PeerDown& out) {
       }
       return tlvs.ok() ? ErrorCode::None : ErrorCode::BmpMalformedPeerDown;
     }
-    default:
-      return ErrorCode::None;
+    default: return ErrorCode::None;
   }
 }
 

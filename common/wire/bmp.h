@@ -110,6 +110,9 @@ struct OpenInfo {
 // One BGP OPEN with its 19-byte header (RFC 4271 4.2; RFC 9072 extended optional parameters). Takes what
 // parses: an OPEN that claims more than `bgp_message` holds is read to the end of the bytes.
 OpenInfo parse_open(Bytes bgp_message);
+// Adds the families and ADD-PATH modes of `from`: some routers send one Loc-RIB Peer Up per family for the
+// same peer.
+void merge_capabilities(OpenInfo& into, const OpenInfo& from);
 
 // RFC 7854 4.10.
 struct PeerUp {

@@ -200,6 +200,35 @@ TEST(ParseOpen, ReadsExtendedOptionalParameters) {
   EXPECT_EQ(o.family_count, OpenInfo::kMaxFamilies);  // bounded
 }
 
+// As GoBGP sends it with many families: the lengths of the parameter and of all parameters wrap at 256.
+TEST(ParseOpen, ReadsBeyondAWrappedParameterLength) {
+  for (unsigned families : {42, 43, 60}) {
+    Buffer caps;
+    for (unsigned i = 0; i < families; ++i)
+      caps.add(mp_capability({1, static_cast<std::uint8_t>(1 + i % 20)}));
+    caps.add(four_byte_as(4200000012));
+    const Buffer parameter = Buffer().u8(2).u8(caps.size() & 0xff).add(caps);
+    const OpenInfo o =
+        parse_open(open_with_parameters(23456, 1, Buffer().u8(parameter.size() & 0xff).add(parameter)));
+    EXPECT_TRUE(o.valid);
+    EXPECT_EQ(o.family_count, 20U);
+    EXPECT_EQ(o.asn, 4200000012U) << families;
+  }
+}
+
+TEST(MergeCapabilities, AddsWithoutRepeating) {
+  OpenInfo a =
+      parse_open(open(1, 1, mp_capability(kIpv4Unicast).add(capability(69, addpath(kIpv4Unicast, 1)))));
+  const OpenInfo b = parse_open(open(1, 1,
+                                     mp_capability(kIpv4Unicast)
+                                         .add(mp_capability(kIpv6Unicast))
+                                         .add(capability(69, addpath(kIpv6Unicast, 3)))));
+  merge_capabilities(a, b);
+  EXPECT_EQ(a.family_count, 2U);
+  EXPECT_EQ(a.addpath_mode(kIpv4Unicast), 1);
+  EXPECT_EQ(a.addpath_mode(kIpv6Unicast), 3);
+}
+
 TEST(ParseOpen, TakesWhatParsesOfACutOne) {
   const Buffer whole = open(65001, 1, mp_capability(kIpv4Unicast).add(mp_capability(kIpv6Unicast)));
   for (std::size_t n = 0; n < whole.size(); ++n) {

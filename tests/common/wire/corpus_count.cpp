@@ -142,8 +142,13 @@ void Replay::message(Bytes bytes, std::uint8_t type) {
       error(code, offset, "peer up");
     // A Peer Up of an established peer is a new session, but for Loc-RIB it may be another family of the same
     // table.
-    if (!h.is_loc_rib() || !peer.is_up) peer.tables.clear();
-    peer.up = up;
+    if (!h.is_loc_rib() || !peer.is_up) {
+      peer.tables.clear();
+      peer.up = up;
+    } else {
+      merge_capabilities(peer.up.sent, up.sent);
+      merge_capabilities(peer.up.received, up.received);
+    }
     peer.is_up = true;
   }
 }

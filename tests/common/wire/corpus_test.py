@@ -20,8 +20,7 @@ KINDS = ("bmp", "bmp-wrapped", "bgp")
 
 def find_corpus():
     roots = [os.environ["ARANCINI_SHARED"]] if "ARANCINI_SHARED" in os.environ else []
-    # The worktree may lie elsewhere than the main tree.
-    roots += [p / "shared" for p in HERE.parents[3:5]]
+    roots.append(HERE.parents[3] / "shared")
     for root in roots:
         corpus = pathlib.Path(root) / "corpus"
         if (corpus / "MANIFEST.tsv").is_file():
