@@ -13,12 +13,13 @@ struct GlobalOptions {
 // Exit codes, a contract with scripts; --help prints them. Above 63 they are those of sysexits.h.
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitAuditFailed = 1;  // gap, duplicate or order violation
+inline constexpr int kExitNoCurated = 2;    // curated gave no answer
 inline constexpr int kExitIncomplete =
     3;  // the stream's beginning is gone (retention, purge), or updates are missing
 inline constexpr int kExitUsage = 64;
 inline constexpr int kExitBadData = 65;      // something could not be decoded
 inline constexpr int kExitNoInput = 66;      // no such file, no such stream
-inline constexpr int kExitUnavailable = 69;  // NATS or curated cannot be reached
+inline constexpr int kExitUnavailable = 69;  // NATS cannot be reached
 inline constexpr int kExitSoftware = 70;
 
 }  // namespace arancini::tools

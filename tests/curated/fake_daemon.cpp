@@ -70,6 +70,14 @@ void fill(StatsWriter& stats, std::uint32_t shard) {
     row.routes = 1000 + shard;
     copy_text(row.sys_name, "edge" + std::to_string(shard));
   });
+  stats.update_peer(0, [&](shm::PeerRow& row) {
+    row.in_use = 1;
+    row.router = 0;
+    row.view = static_cast<std::uint8_t>(View::LocRib);
+    row.state = static_cast<std::uint8_t>(shm::PeerState::Up);
+    std::memcpy(row.address, IpAddress::parse("2001:db8::1")->bytes.data(), 16);
+    row.asn = 65001;
+  });
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """curated --supervise as a whole, with fake daemons under it: start, restart, adoption, stop, refusals.
 
-usage: supervise_test.py CURATED FAKE_DAEMON"""
+usage: supervise_test.py CURATED FAKE_DAEMON ARANCTL"""
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import unittest
 import urllib.error
 import urllib.request
 
-CURATED, FAKE = sys.argv[1:3]
+CURATED, FAKE, ARANCTL = map(os.path.abspath, sys.argv[1:4])
 
 
 def until(what, condition, seconds=15):
@@ -135,6 +136,46 @@ class Supervise(unittest.TestCase):
         self.assertEqual(order, sorted(order))
         self.assertFalse(any(alive(pid) for pid in self.children))
         self.assertFalse(os.path.exists(self.run_dir + "/curated.sock"))
+
+    def aranctl(self, *arguments, status=0):
+        p = subprocess.run([ARANCTL, "--runtime-dir", self.run_dir, *arguments], capture_output=True, text=True, timeout=30)
+        self.assertEqual(p.returncode, status, p.stderr)
+        return p.stdout if status == 0 else p.stderr
+
+    def test_aranctl_shows_status_routers_and_peers(self):
+        self.assertIn("curated is not running", self.aranctl("status", status=2))
+        p = self.start(nats="nats://operator:secret@127.0.0.1:1")
+        self.assertEqual(p.nats, "nats://operator:***@127.0.0.1:1")
+
+        status = json.loads(self.aranctl("status", "--json"))
+        self.assertEqual(status["nats"], {"url": p.nats, "state": "connected", "stream": "ARANCINI_UPDATES",
+                                          "last_sequence": 42, "in_flight": 0})
+        self.assertEqual(status["bmp_listen"], p.bmp)
+        self.assertEqual([s["routes"] for s in status["shards"]], [1000, 1001])
+        self.assertEqual([x["name"] for x in status["processes"]], ["curated", "publishd", "ingestd@0", "ingestd@1"])
+        self.assertEqual([x["pid"] for x in status["processes"]], [p.pid, self.pid("publishd"), self.pid("ingestd@0"),
+                                                                   self.pid("ingestd@1")])
+        for x in status["processes"]:
+            self.assertEqual((x["state"], x["restarts"]), ("running", 0))
+            self.assertRegex(x["version"], r"^\d+\.\d+\.\d+$")
+            self.assertLess(x["uptime_s"], 60)
+
+        routers = json.loads(self.aranctl("routers", "--json"))["routers"]
+        self.assertEqual([(r["address"], r["name"], r["shard"]) for r in routers],
+                         [("192.0.2.1", "edge0", 0), ("192.0.2.2", "edge1", 1)])
+        peers = json.loads(self.aranctl("peers", "--router", "192.0.2.2", "--json"))["peers"]
+        self.assertEqual([(x["router"], x["address"], x["asn"], x["view"], x["state"], x["distinguisher"]) for x in peers],
+                         [("192.0.2.2", "2001:db8::1", 65001, "loc-rib", "up", "0:0")])
+        self.assertEqual(len(json.loads(self.aranctl("peers", "--json"))["peers"]), 2)
+        self.assertIn("is not an IPv4 or IPv6 address", self.aranctl("peers", "--router", "edge1", status=64))
+
+        for command, text in (("status", "ingestd@1"), ("routers", "edge1"), ("peers", "loc-rib")):
+            shown = self.aranctl(command)
+            self.assertIn(text, shown)
+            self.assertLessEqual(max(map(len, shown.splitlines())), 80, shown)
+        p.kill()
+        p.wait()
+        self.assertIn("curated is not running", self.aranctl("routers", status=2))
 
     def test_a_new_supervisor_adopts_what_a_killed_one_left(self):
         first = self.start()
@@ -261,4 +302,4 @@ class Supervise(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1] + sys.argv[3:], verbosity=2)
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:], verbosity=2)

@@ -1,0 +1,397 @@
+#include "tools/aranctl_control.h"
+
+#include <control.grpc.pb.h>
+#include <grpcpp/grpcpp.h>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "common/base/clock.h"
+#include "common/base/fd.h"
+
+namespace arancini::tools {
+
+namespace {
+
+namespace pb = control::v1;
+using nlohmann::ordered_json;
+
+constexpr auto kPatience = std::chrono::seconds(5);
+constexpr std::uint64_t kSecond = 1'000'000'000U;
+
+std::string socket_of(const GlobalOptions& options) {
+  std::error_code error;
+  const auto folder = std::filesystem::absolute(options.runtime_dir, error);
+  return (error ? std::filesystem::path(options.runtime_dir) : folder) / "curated.sock";
+}
+
+// gRPC's own words ("failed to connect to all addresses") do not help: find out what stands in the way. Empty
+// if nothing.
+std::string why_unreachable(const std::string& path, const std::string& runtime_dir) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return path + ": the path is too long for a unix socket";
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return std::strerror(errno);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return "";
+  switch (errno) {
+    case ENOENT:
+    case ECONNREFUSED:
+      return "curated is not running (nobody answers at " + path + ")\n" +
+             "  start it: systemctl start arancini.target\n" +
+             "  or:       curated --supervise --runtime-dir " + runtime_dir +
+             "\n  or name the instance that you mean: aranctl --runtime-dir DIR ...";
+    case EACCES:
+    case EPERM:
+      return "no permission to open " + path +
+             "\n  run aranctl as root, as the user that curated runs as, or as a member of its group";
+    default: return path + ": " + std::strerror(errno);
+  }
+}
+
+// Makes one call; prints the reason and sets the exit code if there is no answer.
+template <class Request, class Response>
+bool ask(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
+         grpc::Status (pb::Control::Stub::*call)(grpc::ClientContext*, const Request&, Response*)) {
+  const std::string path = socket_of(options);
+  std::string why = why_unreachable(path, options.runtime_dir);
+  exit_code = kExitNoCurated;
+  if (why.empty()) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
+    const auto stub = pb::Control::NewStub(
+        grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + kPatience);
+    const grpc::Status status = (stub.get()->*call)(&context, request, &response);
+    if (status.ok()) {
+      exit_code = kExitOk;
+      return true;
+    }
+    switch (static_cast<int>(status.error_code())) {
+      case grpc::StatusCode::DEADLINE_EXCEEDED:
+        why = "curated did not answer within 5 s; is it overloaded or stopped (Ctrl-Z)?";
+        break;
+      case grpc::StatusCode::UNAVAILABLE:
+        why = "curated closed the connection: it refuses this user (see its log), or it is stopping";
+        break;
+      case grpc::StatusCode::INVALID_ARGUMENT:
+        exit_code = kExitUsage;
+        why = status.error_message();
+        break;
+      default: why = status.error_message(); break;
+    }
+  }
+  std::fprintf(stderr, "aranctl: %s\n", why.c_str());
+  return false;
+}
+
+// Left-aligned columns two blanks apart, each as wide as its widest cell but not wider than its limit.
+class Table {
+ public:
+  struct Column {
+    std::string title;
+    std::size_t limit;
+    bool right = false;
+  };
+  explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
+  void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+  void print() const {
+    std::vector<std::size_t> widths;
+    for (std::size_t c = 0; c < columns_.size(); ++c) {
+      std::size_t w = columns_[c].title.size();
+      for (const auto& row : rows_) w = std::max(w, std::min(columns_[c].limit, columns(row[c])));
+      widths.push_back(w);
+    }
+    std::vector<std::string> titles;
+    for (const Column& c : columns_) titles.push_back(c.title);
+    print_row(titles, widths);
+    for (const auto& row : rows_) print_row(row, widths);
+  }
+
+ private:
+  static std::size_t columns(const std::string& text) {
+    return static_cast<std::size_t>(std::count_if(
+        text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; }));
+  }
+  void print_row(const std::vector<std::string>& cells, const std::vector<std::size_t>& widths) const {
+    std::string line;
+    for (std::size_t c = 0; c < cells.size(); ++c) {
+      const std::string cell = fit(cells[c], widths[c]);
+      const std::string pad(widths[c] - columns(cell), ' ');
+      if (c > 0) line += "  ";
+      line += columns_[c].right ? pad + cell : cell + pad;
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    std::printf("%s\n", line.c_str());
+  }
+  std::vector<Column> columns_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+std::string since(std::uint64_t realtime_ns) {
+  const std::uint64_t now = clock_ns(CLOCK_REALTIME);
+  if (realtime_ns == 0) return "never";
+  return short_duration(now > realtime_ns ? (now - realtime_ns) / kSecond : 0);
+}
+
+std::string percent(std::uint64_t part, std::uint64_t whole) {
+  return whole == 0 ? "-"
+                    : std::to_string(static_cast<std::uint64_t>(100.0 * static_cast<double>(part) /
+                                                                static_cast<double>(whole))) +
+                          "%";
+}
+
+// One line, so that it can be read as a whole and line by line.
+void print_json(const ordered_json& value) {
+  std::printf("%s\n", value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).c_str());
+}
+
+ordered_json to_json(const pb::Status& s) {
+  ordered_json out = {{"instance", s.instance()},
+                      {"version", s.version()},
+                      {"uptime_s", s.uptime_s()},
+                      {"bmp_listen", s.bmp_listen()},
+                      {"metrics_listen", s.metrics_listen()},
+                      {"runtime_dir", s.runtime_dir()},
+                      {"state_dir", s.state_dir()}};
+  out["nats"] = {{"url", s.nats().url()},
+                 {"state", s.nats().state()},
+                 {"stream", s.nats().stream()},
+                 {"last_sequence", s.nats().last_sequence()},
+                 {"in_flight", s.nats().in_flight()}};
+  out["shards"] = ordered_json::array();
+  for (const auto& k : s.shards()) {
+    out["shards"].push_back({{"shard", k.shard()},
+                             {"sessions", k.sessions()},
+                             {"routes", k.routes()},
+                             {"updates", k.updates()},
+                             {"suppressed", k.suppressed()},
+                             {"malformed", k.malformed()},
+                             {"ring_used_bytes", k.ring_used_bytes()},
+                             {"ring_capacity_bytes", k.ring_capacity_bytes()},
+                             {"ring_state", k.ring_state()}});
+  }
+  out["processes"] = ordered_json::array();
+  for (const auto& p : s.processes()) {
+    out["processes"].push_back({{"name", p.name()},
+                                {"pid", p.pid()},
+                                {"state", p.state()},
+                                {"uptime_s", p.uptime_s()},
+                                {"version", p.version()},
+                                {"restarts", p.restarts()},
+                                {"detail", p.detail()}});
+  }
+  return out;
+}
+
+void status(const GlobalOptions& options, int& exit_code) {
+  pb::Status answer;
+  if (!ask(options, exit_code, pb::GetStatusRequest{}, answer, &pb::Control::Stub::GetStatus)) return;
+  if (options.json) {
+    print_json(to_json(answer));
+    return;
+  }
+  std::printf("%s, version %s, up %s\n", answer.instance().c_str(), answer.version().c_str(),
+              short_duration(answer.uptime_s()).c_str());
+  std::printf("BMP      %s\n", answer.bmp_listen().c_str());
+  std::printf("metrics  http://%s/metrics\n", answer.metrics_listen().c_str());
+  std::printf("NATS     %s, %s\n", answer.nats().url().c_str(), answer.nats().state().c_str());
+  std::printf("stream   %s, last sequence %llu, %llu messages in flight\n\n", answer.nats().stream().c_str(),
+              static_cast<unsigned long long>(answer.nats().last_sequence()),
+              static_cast<unsigned long long>(answer.nats().in_flight()));
+  Table processes(
+      {{"PROCESS", 14}, {"PID", 8, true}, {"STATE", 9}, {"UP", 7, true}, {"RESTARTS", 8, true}, {"WHY", 24}});
+  for (const auto& p : answer.processes()) {
+    processes.add({p.name(), p.pid() > 0 ? std::to_string(p.pid()) : "-", p.state(),
+                   p.pid() > 0 ? short_duration(p.uptime_s()) : "-", std::to_string(p.restarts()),
+                   p.detail()});
+  }
+  processes.print();
+  std::printf("\n");
+  Table shards({{"SHARD", 5, true},
+                {"SESSIONS", 8, true},
+                {"ROUTES", 7, true},
+                {"UPDATES", 7, true},
+                {"SUPPR", 7, true},
+                {"MALF", 6, true},
+                {"RING", 5, true},
+                {"READER", 19}});
+  for (const auto& k : answer.shards()) {
+    shards.add({std::to_string(k.shard()), short_number(k.sessions()), short_number(k.routes()),
+                short_number(k.updates()), short_number(k.suppressed()), short_number(k.malformed()),
+                percent(k.ring_used_bytes(), k.ring_capacity_bytes()), k.ring_state()});
+  }
+  shards.print();
+}
+
+ordered_json to_json(const pb::Router& r) {
+  return {{"address", r.address()},
+          {"port", r.port()},
+          {"name", r.name()},
+          {"description", r.description()},
+          {"shard", r.shard()},
+          {"state", r.state()},
+          {"sessions", r.sessions()},
+          {"peers_up", r.peers_up()},
+          {"connected_ns", r.connected_ns()},
+          {"last_message_ns", r.last_message_ns()},
+          {"messages", r.messages()},
+          {"bytes", r.bytes()},
+          {"malformed", r.malformed()},
+          {"updates", r.updates()},
+          {"suppressed", r.suppressed()},
+          {"routes", r.routes()},
+          {"throttled", r.throttled()},
+          {"last_error", r.last_error()},
+          {"last_error_code", r.last_error_code()}};
+}
+
+void routers(const GlobalOptions& options, int& exit_code) {
+  pb::ListRoutersResponse answer;
+  if (!ask(options, exit_code, pb::ListRoutersRequest{}, answer, &pb::Control::Stub::ListRouters)) return;
+  std::sort(answer.mutable_routers()->begin(), answer.mutable_routers()->end(),
+            [](const auto& a, const auto& b) {
+              return std::pair(a.address(), a.shard()) < std::pair(b.address(), b.shard());
+            });
+  if (options.json) {
+    ordered_json out = {{"routers", ordered_json::array()}};
+    for (const auto& r : answer.routers()) out["routers"].push_back(to_json(r));
+    print_json(out);
+    return;
+  }
+  Table table({{"ROUTER", 24},
+               {"NAME", 14},
+               {"STATE", 9},
+               {"PEERS", 5, true},
+               {"ROUTES", 6, true},
+               {"LAST", 6, true},
+               {"MALF", 5, true}});
+  for (const auto& r : answer.routers()) {
+    table.add({r.address(), r.name(), r.throttled() ? "throttled" : r.state(), std::to_string(r.peers_up()),
+               short_number(r.routes()), since(r.last_message_ns()), short_number(r.malformed())});
+  }
+  table.print();
+  for (const auto& r : answer.routers()) {
+    if (!r.last_error().empty()) {
+      std::printf("%s: last error %u: %s\n", r.address().c_str(), r.last_error_code(),
+                  r.last_error().c_str());
+    }
+  }
+}
+
+ordered_json to_json(const pb::Peer& p) {
+  return {{"router", p.router()},
+          {"address", p.address()},
+          {"distinguisher", p.distinguisher()},
+          {"asn", p.asn()},
+          {"bgp_id", p.bgp_id()},
+          {"view", p.view()},
+          {"state", p.state()},
+          {"peer_type", p.peer_type()},
+          {"changed_ns", p.changed_ns()},
+          {"routes", p.routes()},
+          {"updates", p.updates()},
+          {"suppressed", p.suppressed()},
+          {"malformed", p.malformed()},
+          {"synthetic_withdraws", p.synthetic_withdraws()},
+          {"down_reason", p.down_reason()},
+          {"shard", p.shard()}};
+}
+
+void peers(const GlobalOptions& options, const std::string& router, int& exit_code) {
+  pb::ListPeersRequest request;
+  request.set_router(router);
+  pb::ListPeersResponse answer;
+  if (!ask(options, exit_code, request, answer, &pb::Control::Stub::ListPeers)) return;
+  std::sort(answer.mutable_peers()->begin(), answer.mutable_peers()->end(), [](const auto& a, const auto& b) {
+    return std::tuple(a.router(), a.address(), a.distinguisher(), a.view()) <
+           std::tuple(b.router(), b.address(), b.distinguisher(), b.view());
+  });
+  if (options.json) {
+    ordered_json out = {{"peers", ordered_json::array()}};
+    for (const auto& p : answer.peers()) out["peers"].push_back(to_json(p));
+    print_json(out);
+    return;
+  }
+  Table table({{"ROUTER", 16},
+               {"PEER", 20},
+               {"AS", 10, true},
+               {"VIEW", 13},
+               {"STATE", 7},
+               {"ROUTES", 6, true},
+               {"SINCE", 6, true}});
+  for (const auto& p : answer.peers()) {
+    const std::string address =
+        p.distinguisher() == "0:0" ? p.address() : p.distinguisher() + " " + p.address();
+    table.add({p.router(), address, std::to_string(p.asn()), p.view(), p.state(), short_number(p.routes()),
+               since(p.changed_ns())});
+  }
+  table.print();
+}
+
+}  // namespace
+
+std::string short_number(std::uint64_t n) {
+  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
+  if (n < 1000) return std::to_string(n);
+  double value = static_cast<double>(n);
+  std::size_t unit = 0;
+  while (value >= 999.5 && unit + 1 < std::size(kUnits)) {
+    value /= 1000;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, value < 9.95 ? "%.1f%s" : "%.0f%s", value, kUnits[unit]);
+  return text;
+}
+
+std::string short_duration(std::uint64_t seconds) {
+  char text[32];
+  const auto two = [&](std::uint64_t major, char a, std::uint64_t minor, char b) {
+    std::snprintf(text, sizeof text, "%llu%c%02llu%c", static_cast<unsigned long long>(major), a,
+                  static_cast<unsigned long long>(minor), b);
+    return std::string(text);
+  };
+  if (seconds < 60) return std::to_string(seconds) + "s";
+  if (seconds < 3600) return two(seconds / 60, 'm', seconds % 60, 's');
+  if (seconds < 86400) return two(seconds / 3600, 'h', seconds / 60 % 60, 'm');
+  return two(seconds / 86400, 'd', seconds / 3600 % 24, 'h');
+}
+
+std::string fit(const std::string& text, std::size_t width) {
+  std::size_t shown = 0;
+  std::size_t cut = text.size();  // where the last column that fits begins
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if ((static_cast<unsigned char>(text[i]) & 0xc0U) == 0x80U) continue;
+    ++shown;
+    if (shown == width) cut = i;
+    if (shown > width) return text.substr(0, cut) + "~";
+  }
+  return text;
+}
+
+void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit_code) {
+  app.add_subcommand("status", "the instance at a glance: processes, shards, NATS")
+      ->callback([&options, &exit_code] { status(options, exit_code); });
+  app.add_subcommand("routers", "every router that has a session or kept state")
+      ->callback([&options, &exit_code] { routers(options, exit_code); });
+  auto* peers_command = app.add_subcommand("peers", "every BGP peer and view that routers report");
+  const auto router = std::make_shared<std::string>();
+  peers_command->add_option("--router", *router, "only those of the router with this address");
+  peers_command->callback([&options, &exit_code, router] { peers(options, *router, exit_code); });
+}
+
+}  // namespace arancini::tools

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tools/aranctl.h"
+
+namespace CLI {
+class App;
+}
+
+namespace arancini::tools {
+
+// Adds `status`, `routers` and `peers`, which ask curated over its unix socket. A command sets `exit_code`:
+// 0, or 2 when curated gave no answer (one line on stderr says why and what to do).
+void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit_code);
+
+// "3.2M", "17k", "999": for tables of 80 columns.
+std::string short_number(std::uint64_t n);
+// "12s", "5m03s", "2h05m", "3d04h".
+std::string short_duration(std::uint64_t seconds);
+// `text` in at most `width` columns; what is cut is marked by "~". Counts code points.
+std::string fit(const std::string& text, std::size_t width);
+
+}  // namespace arancini::tools
