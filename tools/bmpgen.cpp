@@ -1,8 +1,10 @@
 // bmpgen: deterministic BMP load. A table dump per router and peer, then churn; --truth writes the table that
 // must come out.
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
@@ -25,6 +27,7 @@
 #include "common/base/fd.h"
 #include "common/base/types.h"
 #include "common/schema/update_decode.h"
+#include "common/wire/bgp_update.h"
 #include "tools/bmp_build.h"
 #include "tools/net_client.h"
 #include "tools/route_json.h"
