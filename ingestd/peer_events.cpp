@@ -40,10 +40,6 @@ void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, w
     peer->addpath_in[i] = in || (more_of_it && peer->addpath_in[i]);
     peer->addpath_out[i] = out || (more_of_it && peer->addpath_out[i]);
   }
-  if (!more_of_it || header.asn != 0) {
-    peer->asn = header.asn;
-    peer->bgp_id = header.bgp_id;
-  }
   peer->up_session = session.serial;
   peer->unknown_said = false;
   if (!peer->up) {
@@ -53,11 +49,11 @@ void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, w
   set_up(*peer, true);
   for (const auto& view : peer->views) {
     // What another session tells is that session's: it gets its own Peer Up.
-    if (view && (view->owner == nullptr || view->owner == &session)) view_up(session, *view);
+    if (view && (view->owner == nullptr || view->owner == &session)) view_up(session, *view, header);
   }
 }
 
-void Shard::Impl::view_up(Session& session, PeerView& view) {
+void Shard::Impl::view_up(Session& session, PeerView& view, const wire::PerPeerHeader& header) {
   const Peer& peer = view.peer;
   const bool repeated = view.owner == &session && view.state == shm::PeerState::Up;
   if (view.owner == nullptr) view.claimed_serial = 0;
@@ -76,30 +72,33 @@ void Shard::Impl::view_up(Session& session, PeerView& view) {
     table.mismatch_said = false;
   });
 
-  if (adopt_identity(view)) return;
+  if (adopt_identity(view, header)) return;
   // A Loc-RIB has no BGP session that could have begun anew: a second Peer Up is about another family (FRR
   // 10), and routes may have come in between.
   if (repeated && peer.is_loc_rib()) return;
   resync.begin(view);
 }
 
-bool Shard::Impl::adopt_identity(PeerView& view) {
-  const Peer& peer = view.peer;
-  view.identity_changes = false;
+bool Shard::Impl::adopt_identity(PeerView& view, const wire::PerPeerHeader& header) {
   if (view.routes == 0) {
-    view.asn = peer.asn;
-    view.bgp_id = peer.bgp_id;
+    view.identity_changes = false;
+    if (header.asn == 0 && view.asn != 0) return false;
+    view.asn = header.asn;
+    view.bgp_id = header.bgp_id;
     return false;
   }
-  // A Loc-RIB may say 0 at any time, and there is one of it.
-  if (peer.is_loc_rib() || peer.asn == 0) return false;
-  if (peer.asn == view.asn) {
-    view.bgp_id = peer.bgp_id;
+  // GoBGP's Loc-RIB says 0 when it shuts down; there is one Loc-RIB, whatever it says.
+  if (view.peer.is_loc_rib() || header.asn == 0) return false;
+  if (header.asn == view.asn) {
+    view.identity_changes = false;
+    view.bgp_id = header.bgp_id;
     return false;
   }
   // Subjects name the AS number: what was told under the old one is withdrawn under it, then the new one is
   // used.
   view.identity_changes = true;
+  view.next_asn = header.asn;
+  view.next_bgp_id = header.bgp_id;
   view.each_table([this](RibTable& table) { sweep.request_all(table, Reason::ResyncMissing); });
   return true;
 }
@@ -114,12 +113,12 @@ void Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header,
     malformed(session, peer, nullptr, error, static_cast<std::uint8_t>(wire::BmpType::PeerDown),
               message.size());
   }
-  if (peer->up) {
+  if (peer->up && session.serial >= peer->up_session) {  // else late news of an older session
     context.log.info("router {}: peer {} AS {} down, reason {}", peer->router->address.to_string(),
-                     header.address.to_string(), peer->asn, down.reason);
+                     header.address.to_string(), header.asn, down.reason);
+    peer->unknown_said = false;
+    set_up(*peer, false);
   }
-  peer->unknown_said = false;
-  set_up(*peer, false);
   for (const auto& view : peer->views) {
     if (!view || (view->owner != nullptr && view->owner != &session)) continue;
     view->state = shm::PeerState::Down;
@@ -131,7 +130,7 @@ void Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header,
   }
 }
 
-bool Shard::Impl::claim(Session& session, PeerView& view) {
+bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHeader& header) {
   if (view.owner != &session) {
     if (view.claimed_serial > session.serial) {
       context.stats.add(IngestMetric::MessagesSuperseded);
@@ -152,7 +151,7 @@ bool Shard::Impl::claim(Session& session, PeerView& view) {
     if (view.state == shm::PeerState::Stale) {
       view.state = view.peer.up ? shm::PeerState::Up : shm::PeerState::Unknown;
     }
-    if (taken_over && (!view.peer.up || !adopt_identity(view))) resync.begin(view);
+    if (!adopt_identity(view, header) && taken_over) resync.begin(view);
   }
   view.owned_before = true;
   view.claimed_serial = session.serial;
@@ -164,8 +163,8 @@ bool Shard::Impl::settle_identity(PeerView& view) {
   if (view.routes > 0) (void)sweep.run(1);
   if (view.routes > 0) return false;
   view.identity_changes = false;
-  view.asn = view.peer.asn;
-  view.bgp_id = view.peer.bgp_id;
+  view.asn = view.next_asn;
+  view.bgp_id = view.next_bgp_id;
   peers.touch(view);
   return true;
 }

@@ -43,11 +43,9 @@ bool Peer::addpath(View view, std::size_t table) const {
   switch (view) {
     case View::AdjInPre:
     case View::AdjInPost:
-    case View::LocRib:
-      return addpath_in[table];
+    case View::LocRib: return addpath_in[table];
     case View::AdjOutPre:
-    case View::AdjOutPost:
-      return addpath_out[table];
+    case View::AdjOutPost: return addpath_out[table];
   }
   return false;
 }
@@ -191,8 +189,6 @@ PeerView* PeerTable::view(Session& session, const wire::PerPeerHeader& header) {
   view_rows_[row] = entry.get();
   if (peer->up) {
     entry->state = shm::PeerState::Up;
-    entry->asn = peer->asn;
-    entry->bgp_id = peer->bgp_id;
     entry->changed_realtime_ns = context_.realtime_ns;
   }
   touch(*entry);

@@ -134,8 +134,6 @@ struct Peer {
   bool up = false;
   bool unknown_said = false;     // routes without Peer Up: counted once
   std::uint64_t up_session = 0;  // serial of the session that said so
-  std::uint32_t asn = 0;         // as of the last Peer Up
-  std::uint32_t bgp_id = 0;
   // ADD-PATH by family, from Peer Up: Adj-RIB-In, Adj-RIB-Out.
   std::array<bool, kTableFamilies.size()> addpath_in{}, addpath_out{};
   std::array<std::unique_ptr<PeerView>, kViewCount> views;
@@ -156,6 +154,7 @@ struct PeerView {
   std::uint32_t asn = 0;
   std::uint32_t bgp_id = 0;
   bool as_width_said = false;
+  std::uint32_t next_asn = 0, next_bgp_id = 0;
   bool identity_changes = false;  // what is told must be withdrawn before the peer's new AS number is used
 
   Session* owner = nullptr;  // the open session that tells it

@@ -43,7 +43,7 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     malformed(session, &view->peer, view, update.error, kType, kPduOffset + update.error_offset);
     return Applied::Done;
   }
-  if (!claim(session, *view) || session.must_close) return Applied::Done;
+  if (!claim(session, *view, header) || session.must_close) return Applied::Done;
   if (!view->peer.up) {
     // GoBGP's Loc-RIB, FRR's local routes: there is no Peer Up for them.
     if (!view->peer.unknown_said) {
@@ -51,13 +51,10 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
       context.stats.add(IngestMetric::UnknownPeers);
       fault(session, &view->peer, ErrorCode::BmpUnknownPeer, kType, wire::kBmpCommonHeaderBytes, "accepted");
     }
-    if (view->routes == 0) {
-      view->asn = header.asn;
-      view->bgp_id = header.bgp_id;
-    }
     if (view->state == shm::PeerState::Down && update.attributes.present != 0)
       view->state = shm::PeerState::Unknown;
   }
+  if (view->routes == 0) (void)adopt_identity(*view, header);
   if (!session.progress.active) note_disposition(session, *view, update);
   if (!settle_identity(*view)) return Applied::NoRoom;
 
@@ -80,8 +77,7 @@ void Shard::Impl::note_disposition(Session& session, PeerView& view, const wire:
   }
   switch (update.disposition) {
     case wire::Update::Disposition::Good:
-    case wire::Update::Disposition::Malformed:
-      return;
+    case wire::Update::Disposition::Malformed: return;
     case wire::Update::Disposition::AttributeDiscard:
       context.stats.add(IngestMetric::AttributesDiscarded);
       break;
@@ -155,19 +151,15 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
       outcome = rib.apply(table, field, update.attributes, meta, progress);
     }
     switch (outcome) {
-      case RibShard::Outcome::Done:
-        break;
-      case RibShard::Outcome::NoRoom:
-        return Applied::NoRoom;
+      case RibShard::Outcome::Done: break;
+      case RibShard::Outcome::NoRoom: return Applied::NoRoom;
       case RibShard::Outcome::NoMemory:
         if (!progress.active) {
           context.log.error("no memory for routes: {} bytes are in use; sessions wait",
                             context.pool.memory_bytes());
         }
         return Applied::NoRoom;
-      case RibShard::Outcome::Malformed:
-        malformed_at(progress.offset_bytes);
-        break;
+      case RibShard::Outcome::Malformed: malformed_at(progress.offset_bytes); break;
       case RibShard::Outcome::TooLarge:
         std::abort();  // a withdrawal has no attributes: it fits into the smallest ring
     }

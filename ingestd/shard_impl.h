@@ -31,12 +31,11 @@ struct Shard::Impl {
 
   void peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
   void peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
-  void view_up(Session& session, PeerView& view);
+  void view_up(Session& session, PeerView& view, const wire::PerPeerHeader& header);
   // True if the session is the one that tells the view, now that it sends routes of it.
-  bool claim(Session& session, PeerView& view);
-  // What is published of the peer, from its Peer Up. True if that must wait until what is told now is
-  // withdrawn.
-  bool adopt_identity(PeerView& view);
+  bool claim(Session& session, PeerView& view, const wire::PerPeerHeader& header);
+  // What is published of the peer. True if that must wait until what is told now is withdrawn.
+  bool adopt_identity(PeerView& view, const wire::PerPeerHeader& header);
   // A peer's new AS number is published once what was told under the old one is withdrawn. False: not yet.
   bool settle_identity(PeerView& view);
 

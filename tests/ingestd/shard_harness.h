@@ -54,7 +54,9 @@ struct ToldRoute {
 class TempDir {
  public:
   TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "arancini-shard-XXXXXX").string();
+    const std::filesystem::path memory = "/dev/shm";
+    const auto base = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+    std::string name = (base / "arancini-shard-XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
     path_ = name;
   }
@@ -81,7 +83,7 @@ class ShardHarness {
     bool keep_bytes = false;
   };
   ShardHarness() : ShardHarness(Options{}) {}
-  explicit ShardHarness(const Options& options) : options_(options), log_("test", LogLevel::Error) {
+  explicit ShardHarness(const Options& options) : options_(options) {
     Config config;
     config.curation.session_grace_s = options.grace_s;
     config.curation.resync_timeout_s = options.resync_timeout_s;
@@ -102,7 +104,7 @@ class ShardHarness {
                                                           .now_realtime_ns = 0});
     if (!stats) throw std::runtime_error(stats.error());
     stats_ = std::make_unique<StatsWriter>(std::move(stats.value()));
-    shard_ = std::make_unique<Shard>(config, *writer_, *stats_, log_, clock_, HashSeed{.a = 1, .b = 2});
+    shard_ = std::make_unique<Shard>(config, *writer_, *stats_, logger(), clock_, HashSeed{.a = 1, .b = 2});
   }
 
   Shard& shard() { return *shard_; }
@@ -167,6 +169,11 @@ class ShardHarness {
   }
 
  private:
+  static Logger& logger() {
+    static Logger log("test", LogLevel::Error);
+    return log;
+  }
+
   static RouteKey key_of(const schema::DecodedUpdate& u) {
     return {u.router,         u.peer,          u.peer_type, u.peer_distinguisher, u.view, u.family,
             u.prefix_address, u.prefix_length, u.path_id};
@@ -204,7 +211,6 @@ class ShardHarness {
 
   Options options_;
   TempDir dir_;
-  Logger log_;
   FakeClock clock_;
   std::unique_ptr<RingWriter> writer_;
   std::unique_ptr<RingReader> reader_;
