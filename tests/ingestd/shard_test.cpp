@@ -356,6 +356,48 @@ TEST(Shard, PeerUpWithToldRoutesIsAReSync) {
   EXPECT_EQ(h.table().size(), 61U);
 }
 
+TEST(Shard, APeerUpDuringASweepDoesNotWidenIt) {
+  ShardHarness h;
+  const SessionId s = h.open();
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 6000);
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 4000);
+  h.send(s, end_of_rib(peer_a(), kIpv4Unicast));
+  h.clock().now_ns += 6'000'000'000;
+  EXPECT_TRUE(h.shard().do_work().more);
+  h.send(s, peer_up(peer_a()));
+  h.settle();
+  EXPECT_EQ(h.table().size(), 4000U);
+  EXPECT_EQ(h.metric(IngestMetric::UpdatesSynthetic), 2000U);
+  // Its own re-sync ends later.
+  announce_many(h, s, peer_a(), 10);
+  h.pass_time(400);
+  EXPECT_EQ(h.table().size(), 10U);
+}
+
+TEST(Shard, SameInputSameRecords) {
+  std::vector<Buffer> runs;
+  for (int run = 0; run < 2; ++run) {
+    ShardHarness h({.grace_s = 30, .keep_bytes = true});
+    for (unsigned round = 0; round < 3; ++round) {
+      const SessionId s = h.open("192.0.2.1", static_cast<std::uint16_t>(30000 + round));
+      for (const PeerSpec& p : {peer_a(), peer_b(), loc_rib()}) {
+        if (p.type != 3) h.send(s, peer_up(p));
+        announce_many(h, s, p, 3000 - 700 * round, round);
+      }
+      h.send(s, peer_down(peer_a()));
+      h.send(s, end_of_rib(peer_b(), kIpv4Unicast));
+      h.pass_time(6);
+      h.shard().close_session(s);
+      h.pass_time(round == 1 ? 40 : 10);
+    }
+    runs.push_back(h.bytes());
+  }
+  ASSERT_FALSE(runs[0].empty());
+  EXPECT_TRUE(runs[0] == runs[1]);
+}
+
 TEST(Shard, EndOfRibBeforeTheRoutesDoesNotEndTheReSync) {
   ShardHarness h;
   const SessionId s = h.open();

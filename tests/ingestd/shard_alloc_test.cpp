@@ -1,0 +1,108 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "tests/ingestd/bmp_builder.h"
+#include "tests/ingestd/shard_harness.h"
+
+// The hot path does not touch the heap: a program of its own, because it counts every operator new and
+// malloc-backed one.
+namespace {
+std::atomic<std::uint64_t> g_allocations{0};
+
+void* counted(std::size_t size) {
+  g_allocations.fetch_add(1, std::memory_order_relaxed);
+  void* p = std::malloc(size == 0 ? 1 : size);
+  if (p == nullptr) throw std::bad_alloc();
+  return p;
+}
+}  // namespace
+
+void* operator new(std::size_t size) {
+  return counted(size);
+}
+void* operator new[](std::size_t size) {
+  return counted(size);
+}
+void operator delete(void* p) noexcept {
+  std::free(p);
+}
+void operator delete[](void* p) noexcept {
+  std::free(p);
+}
+void operator delete(void* p, std::size_t) noexcept {
+  std::free(p);
+}
+void operator delete[](void* p, std::size_t) noexcept {
+  std::free(p);
+}
+
+namespace arancini::testing {
+namespace {
+
+TEST(ShardAllocations, NoneOnceThePeersAreThere) {
+  ShardHarness h({.ring_bytes = 16U << 20, .keep_updates = false});
+  PeerSpec a, b;
+  a.address = ip("10.0.0.1");
+  b.address = ip("2001:db8::2");
+  // Announcements, changes, duplicates, withdrawals, path changes in both families; a bad one; an End-of-RIB.
+  std::vector<Buffer> messages;
+  for (unsigned round = 0; round < 4; ++round) {
+    for (unsigned i = 0; i < 400; ++i) {
+      UpdateBuilder u;
+      u.basics({65001, 65010 + i % 7, 64000 + round}, ip("10.0.0.1")).med(i % 5);
+      for (unsigned k = 0; k < 5; ++k)
+        u.announce(Nlri(IpAddress::from_v4(0x0b000000U + ((i * 5 + k) << 8)), 24));
+      if (i % 3 == 0) u.withdraw(Nlri(IpAddress::from_v4(0x0b000000U + ((i / 2) << 8)), 24));
+      messages.push_back(route_monitoring(a, u));
+      UpdateBuilder v6;
+      IpAddress prefix = ip("2001:db8::");
+      prefix.bytes[4] = static_cast<std::uint8_t>(i);
+      prefix.bytes[5] = static_cast<std::uint8_t>(i >> 8);
+      v6.origin(0).as_path({65002}).med(round);
+      if (i % 4 == 3) {
+        v6.mp_withdraw(kIpv6Unicast, {Nlri(prefix, 48)});
+      } else {
+        v6.mp_announce(kIpv6Unicast, ip("2001:db8::2"), {Nlri(prefix, 48)});
+      }
+      messages.push_back(route_monitoring(b, v6));
+    }
+    UpdateBuilder bad;
+    bad.origin(9).as_path({1}).next_hop(ip("10.0.0.1")).announce("11.0.0.0/24");
+    messages.push_back(route_monitoring(a, bad));
+    messages.push_back(end_of_rib(b, kIpv6Unicast));
+    messages.push_back(statistics_report(a));
+  }
+
+  SessionId s = h.open();
+  h.send(s, peer_up(a));
+  h.send(s, peer_up(b));
+  const auto play = [&] {
+    for (std::size_t i = 0; i < messages.size(); ++i) {
+      ASSERT_EQ(h.shard().apply(s, messages[i]), Shard::Applied::Done);
+      if (i % 64 == 0) h.shard().do_work();
+      h.shard().publish();
+    }
+  };
+  play();  // tables and the attribute store reach their size
+  h.settle();
+  const std::uint64_t before = g_allocations.load();
+  ASSERT_GT(before, 0U);  // it counts
+  play();
+  EXPECT_EQ(g_allocations.load() - before, 0U);
+  h.settle();
+
+  // A sweep as well.
+  h.send(s, peer_down(a));
+  h.send(s, peer_up(a));
+  const std::uint64_t before_sweep = g_allocations.load();
+  while (h.shard().do_work().more) {
+  }
+  EXPECT_EQ(g_allocations.load() - before_sweep, 0U);
+  EXPECT_GT(h.metric(IngestMetric::UpdatesSynthetic), 0U);
+}
+
+}  // namespace
+}  // namespace arancini::testing
