@@ -615,9 +615,7 @@ void Drain::adopt(Session session) {
   previous_id_[0] = '\0';
   stored_in_session_ = 0;
   session_began_ns_ = now_ns_;
-  max_payload_bytes_ = session.max_message_bytes > 2 * kHeaderReserveBytes
-                           ? session.max_message_bytes - kHeaderReserveBytes
-                           : kHeaderReserveBytes;
+  max_payload_bytes_ = session.max_message_bytes - std::min(session.max_message_bytes, kHeaderReserveBytes);
   for (const auto& r : rings_) {
     if (r != nullptr) adopt_ring(*r, tail);
   }

@@ -25,6 +25,7 @@ constexpr std::int64_t kApiTimeoutMs = 5'000;
 constexpr std::int64_t kWriteDeadlineMs =
     2'000;  // a broker that does not read must not hold the hot thread for long
 constexpr std::int64_t kPingIntervalMs = 5'000;
+constexpr std::size_t kLeastMessageBytes = 16UL * 1024;  // below, ordinary updates would not fit
 constexpr std::chrono::milliseconds kBackOffFirst{100};
 constexpr std::chrono::milliseconds kBackOffMost{5'000};
 constexpr std::chrono::seconds kCloseWait{5};
@@ -579,6 +580,16 @@ bool JetStream::try_session(const SessionRequest& request, Session& out, Problem
     if (!connect(problem)) return false;
   }
   if (!check_streams(problem)) return false;
+  // The instance's name goes into the headers beyond what the drain reserves for them.
+  const std::size_t most = std::min(link_->max_payload, stream_max_message_bytes_);
+  out.max_message_bytes = most - std::min(most, options_.instance.size());
+  if (out.max_message_bytes < kLeastMessageBytes) {
+    problem = {ErrorCode::StreamUnusable, "messages may have " + std::to_string(most) +
+                                              " bytes only: raise max_payload of nats-server (and " +
+                                              "max_msg_size of stream " + options_.updates_stream +
+                                              ") to at least 64 KiB, better 1 MiB"};
+    return false;
+  }
   state_.store(State::ReadingTail, std::memory_order_relaxed);
   StreamTail source(link_->js, options_.updates_stream, stop_);
   auto tail = read_tail(source, request.floors);
@@ -587,7 +598,6 @@ bool JetStream::try_session(const SessionRequest& request, Session& out, Problem
     return false;
   }
   out.tail = std::move(*tail);
-  out.max_message_bytes = std::min(link_->max_payload, stream_max_message_bytes_);
   return true;
 }
 

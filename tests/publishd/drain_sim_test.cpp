@@ -73,7 +73,7 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
         return out;
       }
       if (rings.size() < ring_count && random.chance(2)) add_ring();
-      while (attached < rings.size()) {
+      while (attached < rings.size() && (attached == 0 || random.chance(10))) {
         drain.add_ring(std::make_unique<SimSource>(*rings[attached], life), "ring");
         ++attached;
       }

@@ -166,23 +166,31 @@ class RingFeed {
     meta.peer_address = IpAddress::from_v4(0xc0000201U);
     meta.peer_asn = 65000 + subject;
     meta.announced = false;
-    meta.writer = writer_.writer_id();
+    meta.writer = writer_->writer_id();
     meta.router_id = subject % 8;
     const std::uint32_t most = schema::max_record_bytes(meta, {}, count);
-    const auto claimed = writer_.claim(most);
+    const auto claimed = writer_->claim(most);
     if (claimed.empty()) return false;
-    schema::BatchEncoder encoder(claimed, meta, {}, writer_.next_sequence(), count);
+    schema::BatchEncoder encoder(claimed, meta, {}, writer_->next_sequence(), count);
     for (std::uint32_t i = 0; i < count; ++i) {
-      const auto n = static_cast<std::uint32_t>(raw(writer_.next_sequence()) + i);
+      const auto n = static_cast<std::uint32_t>(raw(writer_->next_sequence()) + i);
       encoder.add(Prefix{0, kV4MappedLow | n, 0, 32});
     }
-    writer_.append(encoder.finish());
-    writer_.publish();
+    writer_->append(encoder.finish());
+    writer_->publish();
     return true;
   }
-  [[nodiscard]] std::uint64_t written() const { return raw(writer_.next_sequence()) - 1; }
-  [[nodiscard]] bool drained() const { return writer_.used_bytes() == 0; }
-  [[nodiscard]] RingWriter& writer() { return writer_; }
+  [[nodiscard]] std::uint64_t written() const {
+    return writer_ ? raw(writer_->next_sequence()) - 1 : written_;
+  }
+  [[nodiscard]] bool drained() const { return writer_->used_bytes() == 0; }
+  // Lets the ring go, as a writer that ends; contents stay.
+  void close() {
+    written_ = written();
+    id_ = id();
+    writer_.reset();
+  }
+  [[nodiscard]] WriterId id() const { return writer_ ? writer_->writer_id() : id_; }
 
  private:
   static RingWriter make(const std::string& path, std::uint32_t shard, std::uint64_t capacity) {
@@ -195,8 +203,10 @@ class RingFeed {
     if (!file) throw std::runtime_error(file.error().text);
     return RingWriter(std::move(*file));
   }
-  RingWriter writer_;
+  std::optional<RingWriter> writer_;
   std::uint32_t shard_;
+  std::uint64_t written_ = 0;
+  WriterId id_;
 };
 
 // What the stream holds, checked while it is read: within a writer each sequence once (`repeats`), per
@@ -244,10 +254,14 @@ inline StreamCheck read_stream(const std::string& url, const std::string& stream
       break;
     }
     ++out.messages;
-    const char* format = "";
+    const char* format = nullptr;
     natsMsgHeader_Get(m, schema::kHeaderFormat, &format);
-    ++out.formats[format];
     const std::string subject = natsMsg_GetSubject(m);
+    if (format == nullptr) {  // not one of ours
+      natsMsg_Destroy(m);
+      continue;
+    }
+    ++out.formats[format];
     const auto kind = schema::payload_format(format);
     EXPECT_TRUE(kind) << format;
     const auto bytes =

@@ -33,7 +33,7 @@ class Publishd : public testing::Test {
     std::uint64_t written = 0;
     for (RingFeed* f : feeds) {
       written += f->written();
-      EXPECT_EQ(c.gaps(f->writer().writer_id(), f->written()), 0U);
+      EXPECT_EQ(c.gaps(f->id(), f->written()), 0U);
     }
     EXPECT_EQ(c.updates, written);
     EXPECT_EQ(c.repeats, 0U);
@@ -174,6 +174,174 @@ TEST_F(Publishd, SecondOneWaitsAndTakesOver) {
   ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
   EXPECT_TRUE(second.alive());
   expect_all({&a});
+}
+
+// Streams of the operator's own making.
+class PublishdStream : public Publishd {
+ protected:
+  void SetUp() override {
+    nats_.start();
+    ASSERT_EQ(natsConnection_ConnectTo(&nc_, nats_.url().c_str()), NATS_OK);
+    ASSERT_EQ(natsConnection_JetStream(&js_, nc_, nullptr), NATS_OK);
+    jsStreamConfig_Init(&config_);
+    config_.Name = "ARANCINI_UPDATES";
+    config_.Subjects = subjects_;
+    config_.SubjectsLen = 1;
+  }
+  void TearDown() override {
+    jsCtx_Destroy(js_);
+    natsConnection_Destroy(nc_);
+  }
+  void create() { ASSERT_EQ(js_AddStream(nullptr, js_, &config_, nullptr, nullptr), NATS_OK); }
+  // One clear line, the ring fills, and once the operator has acted everything is there.
+  void expect_refused(const std::string& why) {
+    create();
+    start();
+    RingFeed a(ring(0), 0);
+    feed(a, 300);
+    ASSERT_TRUE(wait_until([&] { return logged(why); })) << log();
+    EXPECT_TRUE(publishd_.alive());
+    EXPECT_FALSE(a.drained());
+    EXPECT_EQ(log().find(why), log().rfind(why)) << "said more than once";
+    ASSERT_EQ(js_DeleteStream(js_, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
+    ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+    expect_all({&a});
+  }
+  natsConnection* nc_ = nullptr;
+  jsCtx* js_ = nullptr;
+  jsStreamConfig config_{};
+  const char* subjects_[1] = {"arancini.updates.>"};
+};
+
+TEST_F(PublishdStream, OtherSubjectsAreRefused) {
+  subjects_[0] = "arancini.updates.v4_10_0_0_1.>";
+  expect_refused("its subjects do not cover arancini.updates.>");
+}
+TEST_F(PublishdStream, WithoutAcksIsRefused) {
+  config_.NoAck = true;
+  expect_refused("no_ack");
+}
+TEST_F(PublishdStream, WorkQueueIsRefused) {
+  config_.Retention = js_WorkQueuePolicy;
+  expect_refused("retention is not 'limits'");
+}
+TEST_F(PublishdStream, MemoryIsRefused) {
+  config_.Storage = js_MemoryStorage;
+  expect_refused("its storage is memory");
+}
+TEST_F(PublishdStream, LastPerSubjectIsRefused) {
+  config_.MaxMsgsPerSubject = 1;
+  expect_refused("max_msgs_per_subject");
+}
+
+TEST_F(PublishdStream, FullStreamHoldsBackAndLosesNothing) {
+  config_.MaxMsgs = 3;
+  config_.Discard = js_DiscardNew;
+  create();
+  start("update-v1");
+  RingFeed a(ring(0), 0);
+  feed(a, 200);
+  ASSERT_TRUE(wait_until([&] { return logged("JetStream error 10077"); })) << log();
+  config_.MaxMsgs = -1;
+  ASSERT_EQ(js_UpdateStream(nullptr, js_, &config_, nullptr, nullptr), NATS_OK);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  expect_all({&a});
+}
+
+TEST_F(PublishdStream, OneThatIsRightIsUsedAndNotChanged) {
+  config_.MaxMsgs = 1'000'000;
+  config_.Description = "mine";
+  create();
+  start();
+  RingFeed a(ring(0), 0);
+  feed(a, 500);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  jsStreamInfo* info = nullptr;
+  ASSERT_EQ(js_GetStreamInfo(&info, js_, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
+  EXPECT_EQ(info->Config->MaxMsgs, 1'000'000);
+  EXPECT_STREQ(info->Config->Description, "mine");
+  jsStreamInfo_Destroy(info);
+  expect_all({&a});
+}
+
+// Somebody else's message in our stream takes a sequence: everything behind it is refused, the tail is read,
+// and all goes on.
+TEST_F(PublishdStream, ForeignMessagesDoNoHarm) {
+  start();
+  RingFeed a(ring(0), 0);
+  feed(a, 100);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  int foreign = 0;
+  feed(a, 20'000, [&] {
+    if (a.written() / 1000 > static_cast<std::uint64_t>(foreign)) {
+      js_Publish(nullptr, js_, "arancini.updates.x", "", 0, nullptr, nullptr);
+      ++foreign;
+    }
+  });
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  EXPECT_TRUE(logged("stream does not end with the message before"));
+  expect_all({&a});
+}
+
+TEST_F(Publishd, HelpVersionAndCheckConfig) {
+  toml_ = "[publish]\nformat = \"carrier-pigeon\"\n";
+  Child c;
+  const std::string out = dir_.path() + "/out";
+  c.start({PUBLISHD, "--check-config", "--config", config()}, out);
+  EXPECT_EQ(WEXITSTATUS(c.wait()), 78);
+  EXPECT_NE(text_of_file(out).find("publish.format"), std::string::npos) << text_of_file(out);
+  for (const char* flag : {"--help", "--version"}) {
+    c.start({PUBLISHD, flag}, out);
+    EXPECT_EQ(WEXITSTATUS(c.wait()), 0);
+  }
+}
+
+TEST_F(Publishd, CorruptRingIsGivenUpOthersGoOn) {
+  nats_.start();
+  shards_ = 2;
+  RingFeed a(ring(0), 0);
+  {
+    RingFeed b(ring(1), 1);
+    ASSERT_TRUE(b.write(0, 5));
+    const int fd = ::open(ring(1).c_str(), O_RDWR | O_CLOEXEC);
+    const std::uint32_t garbage = 0xfffffff1U;  // size of the first record
+    ASSERT_EQ(::pwrite(fd, &garbage, sizeof garbage, shm::kRingDataOffsetBytes), 4);
+    ::close(fd);
+    start();
+    feed(a, 500);
+    ASSERT_TRUE(wait_until([&] { return a.drained() && logged("is corrupt"); })) << log();
+  }
+  feed(a, 500);
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  expect_all({&a});
+}
+
+TEST_F(Publishd, ReplacedRingIsDrainedBeforeItsSuccessor) {
+  nats_.start();
+  std::vector<std::unique_ptr<RingFeed>> feeds;
+  start();
+  for (const std::uint64_t capacity : {1U << 20, 1U << 21, 1U << 20}) {
+    feeds.push_back(std::make_unique<RingFeed>(ring(0), 0, capacity));
+    feed(*feeds.back(), 3000);
+    feeds.back()->close();  // as if ingestd stopped; the next has another size
+  }
+  const auto files = [&] {
+    std::size_t n = 0;
+    for (const auto& e : std::filesystem::directory_iterator(dir_.path() + "/run")) {
+      n += e.path().filename().string().starts_with("ring-0");
+    }
+    return n;
+  };
+  ASSERT_TRUE(wait_until([&] { return files() == 1; })) << log();
+  ASSERT_TRUE(wait_until([&] { return read_stream(nats_.url()).updates >= 9000; })) << log();
+  const StreamCheck c = read_stream(nats_.url());
+  std::uint64_t written = 0;
+  for (const auto& f : feeds) {
+    written += f->written();
+    EXPECT_EQ(c.gaps(f->id(), f->written()), 0U);
+  }
+  EXPECT_EQ(c.updates, written);
+  EXPECT_EQ(c.repeats + c.disorder + c.wrong, 0U);
 }
 
 }  // namespace
