@@ -100,16 +100,13 @@ inline unsigned attribute_flags(unsigned type) {
     case 2:
     case 3:
     case 5:
-    case 6:
-      return 0x40;
+    case 6: return 0x40;
     case 4:
     case 9:
     case 10:
     case 14:
-    case 15:
-      return 0x80;
-    default:
-      return 0xc0;
+    case 15: return 0x80;
+    default: return 0xc0;
   }
 }
 
