@@ -72,6 +72,7 @@ struct RibTable {
   ResyncState resync;
   bool negotiated;  // ADD-PATH, as of the last Peer Up
   bool mismatch_said = false;
+  bool without_ids = false;  // routes came without path id
   wire::AddPathJudge judge;
 };
 
@@ -82,6 +83,7 @@ struct Session {
     std::uint8_t field = 0;  // NLRI field, in the order of the application
     bool judged = false;     // `path_ids` holds for this field
     bool path_ids = false;
+    bool superseded = false;         // the next slice's routes have replaced those without path id
     std::uint32_t offset_bytes = 0;  // in that field
   };
 

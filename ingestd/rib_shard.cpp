@@ -9,6 +9,16 @@ namespace arancini::ingestd {
 
 namespace {
 
+// Routes that came without path id in a feed that also has some with (GoBGP dumps without, then sends changes
+// with): how many announcements of this generation said the prefix, in the two free bits of
+// RouteState::flags. News about the prefix with an id is about one of them; with the last one the route
+// without id goes.
+constexpr std::uint8_t kOnePath = 0x40;
+constexpr std::uint8_t kMaxPaths = 3;
+std::uint8_t paths_of(const RouteState& route) {
+  return route.flags / kOnePath;
+}
+
 // How far ahead the table is prefetched, in routes.
 constexpr std::uint32_t kPrefetch = 8;
 
@@ -43,13 +53,16 @@ wire::Bytes RibShard::without_mp(wire::Bytes all) {
   return split ? wire::Bytes(scratch_.data(), copied) : run;
 }
 
-void RibShard::announce(RibTable& table, AttrId attr, SliceWriter& writer, Slice& slice) {
+void RibShard::announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter& writer, Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
     if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
     const Prefix& prefix = routes_[slice.applied];
     const auto [route, is_new] = table.routes.insert(prefix);
     if (route == nullptr) return;
+    const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
+    route->flags = static_cast<std::uint8_t>(kRouteTold |
+                                             (path_ids ? 0 : std::min<int>(paths + 1, kMaxPaths) * kOnePath));
     if (!is_new) {
       table.generations.refreshed(route->generation);
       route->generation = generation;
@@ -60,7 +73,6 @@ void RibShard::announce(RibTable& table, AttrId attr, SliceWriter& writer, Slice
       context_.attributes.unref(route->attr);
     } else {
       route->generation = generation;
-      route->flags = kRouteTold;
       ++slice.added;
     }
     context_.attributes.ref(attr);
@@ -69,20 +81,43 @@ void RibShard::announce(RibTable& table, AttrId attr, SliceWriter& writer, Slice
   }
 }
 
-void RibShard::withdraw(RibTable& table, SliceWriter& writer, Slice& slice) {
+void RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter& writer,
+                     Slice& slice) {
+  table.generations.erased(route.generation);
+  context_.attributes.unref(route.attr);
+  table.routes.erase(prefix);
+  ++slice.erased;
+  writer.add(prefix);
+}
+
+bool RibShard::erase_without_id(RibTable& table, Prefix prefix, SliceWriter& writer, Slice& slice) {
+  prefix.path_id = 0;
+  RouteState* route = table.routes.find(prefix);
+  if (route == nullptr || paths_of(*route) == 0) return false;
+  route->flags = static_cast<std::uint8_t>(route->flags - kOnePath);
+  if (paths_of(*route) == 0) erase(table, prefix, *route, writer, slice);
+  return true;
+}
+
+void RibShard::supersede(RibTable& table, SliceWriter& writer, Slice& slice) {
+  for (std::uint32_t i = 0; i < slice.routes; ++i) {
+    const RouteState* route = table.routes.find(routes_[i]);
+    if (route != nullptr && route->generation == table.generations.current()) continue;
+    (void)erase_without_id(table, routes_[i], writer, slice);
+  }
+}
+
+void RibShard::withdraw(RibTable& table, bool path_ids, SliceWriter& writer, Slice& slice) {
+  const bool mixed = path_ids && table.without_ids;
   for (; slice.applied < slice.routes; ++slice.applied) {
     if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
     const Prefix& prefix = routes_[slice.applied];
     const RouteState* route = table.routes.find(prefix);
-    if (route == nullptr) {
+    if (route != nullptr) {
+      erase(table, prefix, *route, writer, slice);
+    } else if (!mixed || !erase_without_id(table, prefix, writer, slice)) {
       ++slice.unknown;
-      continue;
     }
-    table.generations.erased(route->generation);
-    context_.attributes.unref(route->attr);
-    table.routes.erase(prefix);
-    ++slice.erased;
-    writer.add(prefix);
   }
 }
 
@@ -143,16 +178,33 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       outcome = Outcome::Malformed;
       break;
     }
+    if (field.announced && progress.path_ids && table.without_ids && !progress.superseded) {
+      schema::BatchMeta withdrawal = meta;
+      withdrawal.announced = false;
+      const schema::BatchAttributes none;
+      SliceWriter withdraws(context_.ring, withdrawal, none);
+      if (!withdraws.reserve(slice.routes)) {
+        outcome = Outcome::NoRoom;
+        break;
+      }
+      Slice superseded;
+      superseded.routes = slice.routes;
+      supersede(table, withdraws, superseded);
+      count(table, superseded, withdraws.commit(), false);
+      progress.superseded = true;
+    }
     if (!writer.reserve(slice.routes)) {
       outcome = Outcome::NoRoom;
       break;
     }
     for (std::uint32_t i = 0; i < std::min(kPrefetch, slice.routes); ++i) table.routes.prefetch(routes_[i]);
     if (field.announced) {
-      announce(table, attr, writer, slice);
+      table.without_ids |= !progress.path_ids;
+      announce(table, attr, progress.path_ids, writer, slice);
     } else {
-      withdraw(table, writer, slice);
+      withdraw(table, progress.path_ids, writer, slice);
     }
+    progress.superseded = false;
     count(table, slice, writer.commit(), field.announced);
     if (slice.applied == slice.routes) {
       progress.offset_bytes += static_cast<std::uint32_t>(reader.offset());

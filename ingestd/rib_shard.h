@@ -50,8 +50,14 @@ class RibShard {
   // The path attributes but MP_REACH and MP_UNREACH, which differ from message to message with the same
   // routes.
   wire::Bytes without_mp(wire::Bytes all);
-  void announce(RibTable& table, AttrId attr, SliceWriter& writer, Slice& slice);
-  void withdraw(RibTable& table, SliceWriter& writer, Slice& slice);
+  void announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter& writer, Slice& slice);
+  void withdraw(RibTable& table, bool path_ids, SliceWriter& writer, Slice& slice);
+  // Withdraws what the slice's routes, which have path ids, replace: the same prefixes without one.
+  void supersede(RibTable& table, SliceWriter& writer, Slice& slice);
+  void erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter& writer,
+             Slice& slice);
+  // One path less of the route without id. False if there is none.
+  bool erase_without_id(RibTable& table, Prefix prefix, SliceWriter& writer, Slice& slice);
   void count(RibTable& table, const Slice& slice, std::uint32_t written, bool announced);
 
   ShardContext& context_;

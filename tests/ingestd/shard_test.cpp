@@ -250,6 +250,40 @@ TEST(Shard, NegotiatedPathIdsThatAreNotThereAreNoticed) {
   EXPECT_EQ(h.metric(IngestMetric::AddPathMismatch), 1U);
 }
 
+TEST(Shard, NewsWithPathIdReplacesWhatWasDumpedWithout) {
+  // GoBGP dumps its pre-policy table without path ids, and sends what changes later with them.
+  ShardHarness h;
+  const SessionId s = h.open();
+  OpenSpec sent, received;
+  sent.addpath = {{kIpv4Unicast, 3}};
+  received.addpath = {{kIpv4Unicast, 3}};
+  h.send(s, peer_up(peer_a(), sent, received));
+  h.send(s, route_monitoring(peer_a(), announce({"198.51.100.0/24"}, 7)));
+  h.send(s, route_monitoring(peer_a(), announce({"198.51.100.0/24"}, 8)));  // its second path
+  h.send(s, route_monitoring(peer_a(), announce({"192.0.2.0/24", "203.0.113.64/26"})));
+  h.settle();
+  EXPECT_EQ(h.table().size(), 3U);
+  // A change and a withdraw of prefixes with one path.
+  h.send(s, route_monitoring(peer_a(), announce({Nlri("192.0.2.0/24", 1), Nlri("10.0.0.0/8", 1)}, 5)));
+  h.send(s, route_monitoring(peer_a(), withdraw({Nlri("203.0.113.64/26", 1)})));
+  h.settle();
+  ASSERT_EQ(h.table().size(), 3U);  // 10/8, 192.0.2/24, 198.51.100/24
+  for (const auto& [key, route] : h.table())
+    EXPECT_EQ(key.path_id, key.prefix == ip("198.51.100.0") ? 0U : 1U);
+  // The one with two: it is there as long as one of them may be.
+  h.send(s, route_monitoring(peer_a(), withdraw({Nlri("198.51.100.0/24", 7)})));
+  h.settle();
+  EXPECT_EQ(h.table().size(), 3U);
+  h.send(s, route_monitoring(peer_a(), announce({Nlri("198.51.100.0/24", 8)}, 9)));
+  h.send(s, route_monitoring(peer_a(), announce({Nlri("198.51.100.0/24", 8)}, 9)));
+  h.settle();
+  ASSERT_EQ(h.table().size(), 3U);
+  EXPECT_EQ(h.table().rbegin()->first.path_id, 8U);
+  h.send(s, route_monitoring(peer_a(), withdraw({Nlri("198.51.100.0/24", 8)})));
+  h.settle();
+  EXPECT_EQ(h.table().size(), 2U);
+}
+
 TEST(Shard, PeerDownWithdrawsAllViewsWithItsReason) {
   ShardHarness h;
   const SessionId s = h.open();
