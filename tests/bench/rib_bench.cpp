@@ -55,7 +55,7 @@ void insert(benchmark::State& state) {
   const auto all = prefixes(in.count, in.family);
   const bool ahead = state.range(3) != 0;
   std::size_t bytes = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     state.PauseTiming();
     {
       SegmentPool pool(in.options());
@@ -81,7 +81,7 @@ void worst_insert(benchmark::State& state) {
   const Input in(state);
   const auto all = prefixes(in.count, in.family);
   std::vector<std::uint32_t> took(all.size(), UINT32_MAX);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (int repetition = 0; repetition < 4; ++repetition) {
       SegmentPool pool(in.options());
       RouteTable table(pool, in.family);
@@ -119,7 +119,7 @@ void find(benchmark::State& state) {
   Filled filled(in);
   const bool ahead = state.range(3) != 0;
   std::uint64_t sum = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (std::size_t i = 0; i < filled.all.size(); ++i) {
       if (ahead && i + kAhead < filled.all.size()) filled.table.prefetch(filled.all[i + kAhead]);
       sum += raw(std::as_const(filled.table).find(filled.all[i])->attr);
@@ -133,7 +133,7 @@ void update(benchmark::State& state) {
   const Input in(state);
   Filled filled(in);
   const bool ahead = state.range(3) != 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (std::size_t i = 0; i < filled.all.size(); ++i) {
       if (ahead && i + kAhead < filled.all.size()) filled.table.prefetch(filled.all[i + kAhead]);
       RouteState* const route = filled.table.insert(filled.all[i]).first;
@@ -148,7 +148,7 @@ void erase_and_insert(benchmark::State& state) {
   const Input in(state);
   Filled filled(in);
   const bool ahead = state.range(3) != 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (std::size_t i = 0; i < filled.all.size(); ++i) {
       if (ahead && i + kAhead < filled.all.size()) filled.table.prefetch(filled.all[i + kAhead]);
       filled.table.erase(filled.all[i]);
@@ -163,7 +163,7 @@ void walk(benchmark::State& state) {
   Filled filled(in);
   const auto slice = static_cast<std::size_t>(state.range(3));
   std::uint64_t worst = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     WalkCursor cursor;
     std::uint64_t sum = 0;
     while (!cursor.done) {
@@ -217,7 +217,7 @@ void intern(benchmark::State& state) {
   std::vector<AttrId> ids;
   ids.reserve(std::size_t{sets} * uses);
   std::size_t bytes = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     state.PauseTiming();
     {
       SegmentPool pool({UINT64_MAX, false, kSeed});

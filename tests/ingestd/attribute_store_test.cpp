@@ -65,7 +65,7 @@ TEST(AttributeStore, PartsThatRunTogetherAreDifferentKeys) {
 }
 
 TEST(AttributeStore, DoesWhatAMapDoes) {
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 2; ++seed) {
     SegmentPool pool(options());
     {
       AttributeStore store(pool);
