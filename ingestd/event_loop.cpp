@@ -10,6 +10,19 @@
 
 namespace arancini::ingestd {
 
+namespace {
+
+unsigned number(ErrorCode code) {
+  return static_cast<unsigned>(code);
+}
+
+// What the limiter held back since the last line that got through.
+std::string left_out(std::uint64_t lines) {
+  return lines == 0 ? std::string() : fmt::format("; {} such lines left out", lines);
+}
+
+}  // namespace
+
 EventLoop::EventLoop(const Options& options, SessionSink& sink, StatsWriter& stats, Logger& log,
                      const Clock& clock)
     : options_(options), sink_(sink), stats_(stats), log_(log), clock_(clock), now_ns_(clock.boottime_ns()) {}
@@ -78,9 +91,9 @@ void EventLoop::adopt(Fd fd) {
   if (sessions_.size() >= options_.max_sessions) {
     stats_.add(IngestMetric::SessionsRefused);
     if (error_lines_.allow(now_ns_, suppressed)) {
-      log_.warn(
-          "router {} port {} refused: {} sessions are open (bmp.max_sessions); {} such lines suppressed",
-          remote.address.to_string(), remote.port, sessions_.size(), suppressed);
+      log_.warn("router {} port {} refused: {} sessions are open, bmp.max_sessions ({}){}",
+                remote.address.to_string(), remote.port, sessions_.size(), number(ErrorCode::SessionLimit),
+                left_out(suppressed));
     }
     return;
   }
@@ -103,8 +116,7 @@ void EventLoop::on_accept_error(int error) noexcept {
   stats_.add(IngestMetric::AcceptErrors);
   std::uint64_t suppressed = 0;
   if (error_lines_.allow(now_ns_, suppressed)) {
-    log_.error("a connection could not be accepted: {}; {} such lines suppressed", std::strerror(error),
-               suppressed);
+    log_.error("a connection could not be accepted: {}{}", std::strerror(error), left_out(suppressed));
   }
 }
 
@@ -117,11 +129,9 @@ void EventLoop::on_handover_failed(const IpAddress& source, ShardId owner, const
   stats_.add(IngestMetric::HandoversFailed);
   std::uint64_t suppressed = 0;
   if (handover_lines_.allow(now_ns_, suppressed)) {
-    log_.warn(
-        "E{} router {} closed: shard {} did not take it ({}); is ingestd@{} running? {} such lines "
-        "suppressed",
-        static_cast<std::uint32_t>(ErrorCode::HandoverFailed), source.to_string(), raw(owner), why,
-        raw(owner), suppressed);
+    log_.warn("router {}: {}: shard {} did not take it: {} ({}); is ingestd@{} running?{}",
+              source.to_string(), to_string(ErrorCode::HandoverFailed), raw(owner), why,
+              number(ErrorCode::HandoverFailed), raw(owner), left_out(suppressed));
   }
 }
 
@@ -200,19 +210,16 @@ void EventLoop::finish(Session& session) {
                                       to_string(code), session.framer.offset(), session.remote.port);
     sink_.session_error(session.id, code, {text, std::min(end.size, sizeof text)});
     if (error_lines_.allow(now_ns_, suppressed)) {
-      log_.warn("E{} router {} port {}: {} at byte {} of its stream; session closed{}",
-                static_cast<std::uint32_t>(code), router, session.remote.port, to_string(code),
-                session.framer.offset(),
-                suppressed > 0 ? fmt::format("; {} such lines suppressed", suppressed) : "");
+      log_.warn("router {} port {}: {} at byte {} of its stream ({}); session closed{}", router,
+                session.remote.port, to_string(code), session.framer.offset(), number(code),
+                left_out(suppressed));
     }
   } else if (session.end_error != 0) {
     const char* why = std::strerror(session.end_error);
     sink_.session_error(session.id, ErrorCode::SessionReset, why);
     if (error_lines_.allow(now_ns_, suppressed)) {
-      log_.warn("E{} router {} port {}: {} after {} bytes; session closed{}",
-                static_cast<std::uint32_t>(ErrorCode::SessionReset), router, session.remote.port, why,
-                session.framer.offset(),
-                suppressed > 0 ? fmt::format("; {} such lines suppressed", suppressed) : "");
+      log_.warn("router {} port {}: {} after {} bytes ({}); session closed{}", router, session.remote.port,
+                why, session.framer.offset(), number(ErrorCode::SessionReset), left_out(suppressed));
     }
   }
   remove(session);
@@ -286,6 +293,7 @@ std::uint64_t EventLoop::wait_ns() const {
 void EventLoop::housekeeping(std::uint64_t now_ns) {
   next_heartbeat_ns_ = now_ns + kHeartbeatNs;
   sink_.heartbeat(now_ns);
+  stats_.set(IngestMetric::IoSyscalls, backend_->syscalls());
   // Memory of former bursts goes back bit by bit.
   for (std::size_t i = 0; i < std::min<std::size_t>(sessions_.size(), 64); ++i) {
     trim_next_ = trim_next_ + 1 < sessions_.size() ? trim_next_ + 1 : 0;

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sysexits.h>
 #include <systemd/sd-daemon.h>
@@ -78,6 +79,14 @@ void pin_to_core(std::uint32_t shard, Logger& log) {
   }
 }
 
+// A session is a descriptor; the default soft limit is 1024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock) {
   const RingFile::CreateOptions options{.capacity_bytes = config.ring.size_bytes,
                                         .shard = shard,
@@ -86,14 +95,11 @@ RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock
   auto ring = RingFile::create_or_attach(config.ring_path(shard), options);
   if (ring) return std::move(ring).value();
   switch (ring.error().kind) {
-    case RingFileError::Kind::Locked:
-      throw StartError(EX_TEMPFAIL, ring.error().text);
-    case RingFileError::Kind::NoHugepages:
-      throw StartError(EX_CONFIG, ring.error().text);
+    case RingFileError::Kind::Locked: throw StartError(EX_TEMPFAIL, ring.error().text);
+    case RingFileError::Kind::NoHugepages: throw StartError(EX_CONFIG, ring.error().text);
     case RingFileError::Kind::Missing:
     case RingFileError::Kind::Incompatible:
-    case RingFileError::Kind::System:
-      break;
+    case RingFileError::Kind::System: break;
   }
   throw StartError(EX_OSERR, ring.error().text);
 }
@@ -107,6 +113,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
     throw StartError(EX_TEMPFAIL, fmt::format("{} is in use by process {}: shard {} runs already",
                                               config.ring_path(shard), pid, shard));
   }
+  raise_descriptor_limit();
   const SystemClock clock;
   auto stats =
       StatsWriter::create(config.ingestd_stats_path(shard), {.kind = shm::ProcessKind::Ingestd,

@@ -90,6 +90,7 @@ constexpr std::array kIngest{
           "Sessions and messages skipped because there are too many routers or peers."),
     entry(I::RecordsTooLarge, "arancini_ingest_records_too_large_total", kCounter,
           "Announcements withdrawn because no ring record can hold their attributes."),
+    entry(I::IoSyscalls, "arancini_ingest_io_syscalls_total", kCounter, "System calls made for sockets."),
 };
 
 using P = PublishMetric;

@@ -62,6 +62,7 @@ enum class IngestMetric : std::size_t {
   MessagesSuperseded,  // skipped: a newer session tells that table
   OverLimit,           // messages and sessions skipped for want of a row
   RecordsTooLarge,     // attributes that no ring record can hold; routes withdrawn
+  IoSyscalls,          // of the socket backend
   Count
 };
 

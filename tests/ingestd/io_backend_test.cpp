@@ -383,6 +383,18 @@ TEST_P(IoBackendTest, WaitsNoLongerThanAsked) {
   EXPECT_LT(took, 2'000'000'000U);
 }
 
+TEST_P(IoBackendTest, LookingWithoutWaitingSeesNewData) {
+  auto [ours, theirs] = make_pair();
+  const ConnectionId id = backend->add_connection(std::move(ours));
+  for (std::size_t round = 1; round <= 5; ++round) {
+    for (int i = 0; i < 10; ++i) backend->run_once(0);
+    ASSERT_EQ(::send(theirs.get(), "x", 1, 0), 1);
+    const std::uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + 5'000'000'000U;
+    while (data(id).size() < round && clock_ns(CLOCK_MONOTONIC) < deadline) backend->run_once(0);
+    ASSERT_EQ(data(id).size(), round);
+  }
+}
+
 TEST_P(IoBackendTest, RemovedListenerAcceptsNoMore) {
   Listening listening;
   recorder->add_accepted = false;
