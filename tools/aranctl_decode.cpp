@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -27,7 +28,8 @@ using Bytes = std::span<const std::byte>;
 std::optional<std::string> read_file(const std::string& path) {
   if (path == "-") return std::string(std::istreambuf_iterator<char>(std::cin), {});
   std::ifstream in(path, std::ios::binary);
-  if (!in) return std::nullopt;
+  std::error_code ignored;
+  if (!in || std::filesystem::is_directory(path, ignored)) return std::nullopt;
   std::string bytes(std::istreambuf_iterator<char>(in), {});
   if (in.bad()) return std::nullopt;
   return bytes;

@@ -86,16 +86,17 @@ class NatsStreamReader final : public StreamReader {
   std::optional<StreamError> read(std::uint64_t from, std::uint64_t to,
                                   const std::function<bool(const StreamMessage&)>& each) override {
     std::uint64_t next = std::max<std::uint64_t>(from, 1);
-    steady_clock::time_point answered = steady_clock::now();
+    steady_clock::time_point progress = steady_clock::now();
+    const auto out_of_patience = [&](const StreamError& e) {
+      return e.exit_code != kExitUnavailable || steady_clock::now() - progress > kPatience;
+    };
     while (next <= to) {
       const auto at = position();
       if (!at.ok()) {
-        if (at.error().exit_code != kExitUnavailable || steady_clock::now() - answered > kPatience)
-          return at.error();
+        if (out_of_patience(at.error())) return at.error();
         wait_a_little();
         continue;
       }
-      answered = steady_clock::now();
       if (at->last_sequence + 1 < next || (to != kFollow && at->last_sequence < to)) {
         return StreamError{kExitIncomplete,
                            "stream " + stream_ + " was purged or made anew while it was read: start again"};
@@ -103,8 +104,15 @@ class NatsStreamReader final : public StreamReader {
       // Nothing is left of the range: retention took it, or the tail was deleted.
       if (to != kFollow && (at->messages == 0 || at->first_sequence > to)) return std::nullopt;
       const int batch = batch_size(*at);
-      const End end = read_with_consumer(next, to, batch, each);
+      std::optional<StreamError> refused;
+      const std::uint64_t before = next;
+      const End end = read_with_consumer(next, to, batch, each, refused);
       if (end == End::Done) return std::nullopt;
+      // A stream that is followed may be quiet for ever; what is known to be there must come.
+      if (next != before || (to == kFollow && end == End::Again)) progress = steady_clock::now();
+      if (!refused)
+        refused = StreamError{kExitUnavailable, "stream " + stream_ + " at " + url_ + " gives no messages"};
+      if (out_of_patience(*refused)) return refused;
       if (end == End::Failed) wait_a_little();
     }
     return std::nullopt;
@@ -115,7 +123,8 @@ class NatsStreamReader final : public StreamReader {
 
   // One consumer's life: until the end is reached, or it gives nothing more.
   End read_with_consumer(std::uint64_t& next, std::uint64_t to, int batch,
-                         const std::function<bool(const StreamMessage&)>& each) {
+                         const std::function<bool(const StreamMessage&)>& each,
+                         std::optional<StreamError>& refused) {
     jsSubOptions options;
     jsSubOptions_Init(&options);
     options.Stream = stream_.c_str();
@@ -127,13 +136,16 @@ class NatsStreamReader final : public StreamReader {
     options.Config.InactiveThreshold = kConsumerLifetimeNs;
     natsSubscription* raw = nullptr;
     auto code = static_cast<jsErrCode>(0);
-    if (js_PullSubscribe(&raw, js_.get(), filter_.c_str(), nullptr, nullptr, &options, &code) != NATS_OK) {
+    const natsStatus status =
+        js_PullSubscribe(&raw, js_.get(), filter_.c_str(), nullptr, nullptr, &options, &code);
+    if (status != NATS_OK) {
+      refused = stream_error(status, code);
       return End::Failed;
     }
     const Subscription subscription(raw);
     // Nothing (more) matches the filter, or the rest of the range was deleted.
     const bool nothing_left = to != kFollow && pending(*raw) == std::uint64_t{0};
-    const End end = nothing_left ? End::Done : drain(*raw, next, to, batch, each);
+    const End end = nothing_left ? End::Done : drain(*raw, next, to, batch, each, refused);
     natsSubscription_Unsubscribe(raw);  // deletes the consumer
     return end;
   }
@@ -148,7 +160,7 @@ class NatsStreamReader final : public StreamReader {
   }
 
   End drain(natsSubscription& subscription, std::uint64_t& next, std::uint64_t to, int batch,
-            const std::function<bool(const StreamMessage&)>& each) {
+            const std::function<bool(const StreamMessage&)>& each, std::optional<StreamError>& refused) {
     std::uint64_t consumer_sequence = 0;
     for (;;) {
       Fetched fetched;
@@ -162,7 +174,10 @@ class NatsStreamReader final : public StreamReader {
         if (!at.ok() || at->last_sequence >= next || at->last_sequence + 1 < next) return End::Again;
         continue;
       }
-      if (status != NATS_OK) return End::Failed;
+      if (status != NATS_OK) {
+        refused = stream_error(status, code);
+        return End::Failed;
+      }
       for (int i = 0; i < fetched.list.Count; ++i) {
         natsMsg* const message = fetched.list.Msgs[i];
         const auto d = delivered(message);
@@ -184,6 +199,9 @@ class NatsStreamReader final : public StreamReader {
     }
     if (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || status == NATS_NO_RESPONDERS) {
       return {kExitUnavailable, "the server at " + url_ + " has no JetStream: " + reason(status)};
+    }
+    if (code == JSConsumerFilterNotSubsetErr) {
+      return {kExitNoInput, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
     }
     return {kExitUnavailable, "cannot read stream " + stream_ + " at " + url_ + ": " + reason(status)};
   }
