@@ -12,6 +12,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <system_error>
 
 namespace arancini::curated {
@@ -83,6 +85,23 @@ std::string describe_end(const siginfo_t& info) {
 }
 
 }  // namespace
+
+std::uint64_t process_started_realtime_ns(int pid, const Clock& clock) {
+  std::ifstream in(fmt::format("/proc/{}/stat", pid));
+  std::string line;
+  std::getline(in, line);
+  const std::size_t name_end = line.rfind(')');  // the name may hold blanks and parentheses itself
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(line.substr(name_end + 1));
+  std::string skipped;
+  for (int field = 3; field < 22; ++field) fields >> skipped;  // proc(5): starttime is the 22nd
+  std::uint64_t ticks = 0;
+  fields >> ticks;
+  const auto per_second = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  const std::uint64_t started_ns = ticks * (1'000'000'000U / per_second);
+  const std::uint64_t now_ns = clock.boottime_ns();
+  return fields && now_ns >= started_ns ? clock.realtime_ns() - (now_ns - started_ns) : 0;
+}
 
 Fd open_pidfd(int pid) {
   // The descriptor is close-on-exec. glibc 2.36 has a wrapper, its header clashes with <linux/*>.

@@ -83,6 +83,9 @@ class ChildProcesses final : public ProcessManager {
   bool kill_now_ = false;
 };
 
+// When a process started, from /proc/PID/stat; 0 if there is none.
+std::uint64_t process_started_realtime_ns(int pid, const Clock& clock);
+
 // A pidfd, invalid (errno says why) if there is no such process.
 Fd open_pidfd(int pid);
 

@@ -149,7 +149,9 @@ std::string Fleet::ring_state(std::uint32_t shard) const {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return "waiting";
   const int reader = RingFile::lock_holder(path, RingSide::Reader);
-  if (reader < 0) return "unknown: " + path + " cannot be read";
+  // Not to be told for a moment while a reader attaches, for longer where the file may not be read.
+  if (reader < 0)
+    return ::access(path.c_str(), R_OK) == 0 ? "waiting" : "unknown: " + path + " cannot be read";
   return reader > 0 ? "connected" : "disconnected: no publishd reads this ring";
 }
 
@@ -179,7 +181,8 @@ FleetView Fleet::view() {
     switch (p.phase) {
       case ProcessPhase::Up:
         view.verdict = Verdict::Running;
-        view.uptime_s = since(clock_.realtime_ns(), p.started_realtime_ns) / kSecond;
+        if (p.started_realtime_ns != 0)
+          view.uptime_s = since(clock_.realtime_ns(), p.started_realtime_ns) / kSecond;
         break;
       case ProcessPhase::Waiting: view.verdict = Verdict::Dead; break;
       case ProcessPhase::Stopping: view.verdict = Verdict::Draining; break;

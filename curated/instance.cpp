@@ -261,7 +261,8 @@ void Instance::prepare_children() {
     log_.info("embedded NATS: {}, log {}", nats_->url, nats_->log_file);
     Fd pidfd = nats_->pid ? open_pidfd(*nats_->pid) : Fd();
     if (pidfd) {
-      children_->adopt(std::move(spec), *nats_->pid, std::move(pidfd), 0);
+      children_->adopt(std::move(spec), *nats_->pid, std::move(pidfd),
+                       process_started_realtime_ns(*nats_->pid, clock_));
     } else {
       children_->add(std::move(spec));
     }

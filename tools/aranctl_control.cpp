@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "common/base/clock.h"
 #include "common/base/fd.h"
@@ -285,10 +286,9 @@ void routers(const GlobalOptions& options, int& exit_code) {
   }
   table.print();
   for (const auto& r : answer.routers()) {
-    if (!r.last_error().empty()) {
-      std::printf("%s: last error %u: %s\n", r.address().c_str(), r.last_error_code(),
-                  r.last_error().c_str());
-    }
+    if (r.last_error_code() == 0) continue;
+    std::printf("%s: last error %u:\n%s", r.address().c_str(), r.last_error_code(),
+                wrapped(r.last_error(), 4, 80).c_str());
   }
 }
 
@@ -381,6 +381,22 @@ std::string fit(const std::string& text, std::size_t width) {
     if (shown > width) return text.substr(0, cut) + "~";
   }
   return text;
+}
+
+std::string wrapped(const std::string& text, std::size_t indent, std::size_t width) {
+  std::string out;
+  std::string line(indent, ' ');
+  std::istringstream words(text);
+  std::string word;
+  while (words >> word) {
+    if (line.size() > indent && line.size() + 1 + word.size() > width) {
+      out += line + '\n';
+      line.assign(indent, ' ');
+    }
+    if (line.size() > indent) line += ' ';
+    line += word;
+  }
+  return line.size() > indent ? out + line + '\n' : out;
 }
 
 void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit_code) {

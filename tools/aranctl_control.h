@@ -22,4 +22,8 @@ std::string short_duration(std::uint64_t seconds);
 // `text` in at most `width` columns; what is cut is marked by "~". Counts code points.
 std::string fit(const std::string& text, std::size_t width);
 
+// The words of `text` in lines of at most `width` bytes (a longer word stands alone), each indented and
+// ended.
+std::string wrapped(const std::string& text, std::size_t indent, std::size_t width);
+
 }  // namespace arancini::tools

@@ -223,5 +223,13 @@ TEST_F(Supervisor, PassesTheListenerWhichSurvivesTheChild) {
   }
 }
 
+TEST(ProcessStart, IsReadFromProc) {
+  const SystemClock clock;
+  const std::uint64_t started = process_started_realtime_ns(::getpid(), clock);
+  EXPECT_LE(started, clock.realtime_ns());
+  EXPECT_GT(started + 60'000 * kMs, clock.realtime_ns()) << "this test runs for less than a minute";
+  EXPECT_EQ(process_started_realtime_ns(-1, clock), 0U);
+}
+
 }  // namespace
 }  // namespace arancini::curated

@@ -33,5 +33,11 @@ TEST(AranctlControl, FitCutsAtCodePoints) {
   EXPECT_EQ(fit("", 0), "");
 }
 
+TEST(AranctlControl, WrapsBetweenWords) {
+  EXPECT_EQ(wrapped("one two three", 2, 9), "  one two\n  three\n");
+  EXPECT_EQ(wrapped("incomprehensible x", 1, 8), " incomprehensible\n x\n");
+  EXPECT_EQ(wrapped("", 2, 9), "");
+}
+
 }  // namespace
 }  // namespace arancini::tools
