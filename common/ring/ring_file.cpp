@@ -1,6 +1,7 @@
 #include "common/ring/ring_file.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/magic.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -111,15 +112,13 @@ Result<Opened, RingFileError> open_ring(const std::string& path, RingSide side) 
     return fail(Kind::System, errno_text("ring " + path + ": cannot open", error));
   }
   switch (ofd_lock(o.fd.get(), lock_byte(side))) {
-    case LockState::Free:
-      break;
+    case LockState::Free: break;
     case LockState::Held: {
       const int pid = RingFile::lock_holder(path, side);
       return fail(Kind::Locked, "ring " + path + ": another " + side_name(side) + " lives" +
                                     (pid > 0 ? " (pid " + std::to_string(pid) + ")" : ""));
     }
-    case LockState::Unknown:
-      return fail(Kind::System, errno_text("ring " + path + ": cannot lock", errno));
+    case LockState::Unknown: return fail(Kind::System, errno_text("ring " + path + ": cannot lock", errno));
   }
   struct stat st {};
   if (::fstat(o.fd.get(), &st) != 0) return fail(Kind::System, errno_text("ring " + path + ": fstat", errno));
@@ -267,7 +266,7 @@ Result<std::string, std::string> move_aside(const std::string& path, const std::
     std::string to = path + infix + std::to_string(n);
     const int error = rename_new(path, to);
     if (error == 0) return Result<std::string, std::string>(std::move(to));
-    if (error != EEXIST) return Err{errno_text("cannot rename " + path + " to " + to, error)};
+    if (error != EEXIST) return Err{errno_text(fmt::format("cannot rename {} to {}", path, to), error)};
   }
   return Err{"cannot find a free name " + path + infix + "N"};
 }
@@ -421,9 +420,9 @@ Result<RingFile, RingFileError> RingFile::create_or_attach(const std::string& pa
       auto moved = move_aside(path, former->difference.drainable ? ".old-" : ".bad-");
       if (!moved) {
         discard();
-        return fail(Kind::System, "ring " + path + " " + reason + ", and " + moved.error());
+        return fail(Kind::System, fmt::format("ring {} {}, and {}", path, reason, moved.error()));
       }
-      state->replace_note = "ring " + path + " " + reason + ": moved to " + *moved;
+      state->replace_note = fmt::format("ring {} {}: moved to {}", path, reason, *moved);
     } else {
       // A link whose target is gone (hugetlbfs was unmounted) is in the way of the new name and leads to
       // nothing.
@@ -437,7 +436,7 @@ Result<RingFile, RingFileError> RingFile::create_or_attach(const std::string& pa
     if (error != 0) {
       discard();
       if (error == EEXIST || error == ENOENT) continue;
-      return fail(Kind::System, errno_text("ring " + path + ": cannot rename " + temporary, error));
+      return fail(Kind::System, errno_text(fmt::format("ring {}: cannot rename {}", path, temporary), error));
     }
     header_of(*state->opened.mapping)
         .writer_heartbeat.pid.store(static_cast<std::uint32_t>(::getpid()), std::memory_order_relaxed);
@@ -472,12 +471,9 @@ int RingFile::lock_holder(const std::string& path, RingSide side) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return errno == ENOENT ? 0 : -1;
   switch (ofd_test(fd.get(), lock_byte(side))) {
-    case LockState::Free:
-      return 0;
-    case LockState::Unknown:
-      return -1;
-    case LockState::Held:
-      break;
+    case LockState::Free: return 0;
+    case LockState::Unknown: return -1;
+    case LockState::Held: break;
   }
   // F_OFD_GETLK reports no pid; the holder wrote it when it attached.
   std::uint64_t magic = 0;
