@@ -21,7 +21,7 @@ namespace arancini::publishd {
 namespace {
 
 constexpr std::int64_t kConnectTimeoutMs = 2'000;
-constexpr std::int64_t kApiTimeoutMs = 5'000;
+constexpr std::int64_t kApiTimeoutMs = 3'000;
 constexpr std::int64_t kWriteDeadlineMs =
     2'000;  // a broker that does not read must not hold the hot thread for long
 constexpr std::int64_t kPingIntervalMs = 5'000;
@@ -36,6 +36,16 @@ constexpr std::int64_t kDuplicateWindowNs = 10'000'000'000;
 // natsStatus and friends are C enums: printed by name.
 std::string text_of(natsStatus s) {
   return natsStatus_GetText(s);
+}
+
+// The status, and what nats.c knows beyond it, without its source position.
+std::string why_of(natsStatus s) {
+  const std::string text = text_of(s);
+  const char* last = nats_GetLastError(nullptr);
+  std::string detail = last != nullptr ? last : "";
+  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
+    detail.erase(0, at + 3);
+  return detail.empty() || detail == text ? text : text + ": " + detail;
 }
 
 struct MsgDeleter {
@@ -407,10 +417,7 @@ bool JetStream::connect(Problem& problem) {
   }
   s = natsConnection_Connect(&link->connection, raw);
   if (s != NATS_OK) {
-    const char* why = nats_GetLastError(nullptr);
-    problem = {ErrorCode::NatsUnreachable,
-               options_.url + ": " + text_of(s) +
-                   (why != nullptr && *why != '\0' ? std::string(" (") + why + ")" : "")};
+    problem = {ErrorCode::NatsUnreachable, options_.url + ": " + why_of(s)};
     return false;
   }
   link_ = std::move(link);
@@ -498,12 +505,11 @@ bool JetStream::check_streams(Problem& problem) {
       return false;
     }
     if (s != NATS_OK) {
-      const char* why = nats_GetLastError(nullptr);
       problem = {ErrorCode::StreamUnusable,
                  "stream " + w.name + ": " +
                      (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || s == NATS_NO_RESPONDERS
                           ? std::string("JetStream is not enabled on the server (nats-server -js)")
-                          : text_of(s) + (why != nullptr ? std::string(" (") + why + ")" : ""))};
+                          : why_of(s))};
       return false;
     }
     if (const std::string why = unusable(*info->Config, w.subjects); !why.empty()) {
@@ -562,7 +568,7 @@ class StreamTail final : public TailSource {
 
  private:
   void fail(natsStatus s) {
-    error_ = "the tail of stream " + stream_ + " cannot be read (" + text_of(s) + ")";
+    error_ = "the tail of stream " + stream_ + " cannot be read (" + why_of(s) + ")";
   }
   jsCtx* js_;
   const std::string& stream_;
