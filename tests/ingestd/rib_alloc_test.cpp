@@ -26,12 +26,12 @@ volatile std::uint64_t g_allocations = 0;
 #if ARANCINI_COUNTS_MALLOC
 // operator new ends here too. glibc keeps these names for replacements like this one.
 extern "C" {
-void* __libc_malloc(std::size_t bytes);  // NOLINT(bugprone-reserved-identifier): glibc\'s name
-void* __libc_calloc(std::size_t count,
-                    std::size_t bytes);                // NOLINT(bugprone-reserved-identifier): glibc\'s name
-void* __libc_realloc(void* block, std::size_t bytes);  // NOLINT(bugprone-reserved-identifier): glibc\'s name
-void* __libc_memalign(std::size_t alignment,
-                      std::size_t bytes);  // NOLINT(bugprone-reserved-identifier): glibc\'s name
+// NOLINTBEGIN(bugprone-reserved-identifier): the names are glibc's
+void* __libc_malloc(std::size_t bytes);
+void* __libc_calloc(std::size_t count, std::size_t bytes);
+void* __libc_realloc(void* block, std::size_t bytes);
+void* __libc_memalign(std::size_t alignment, std::size_t bytes);
+// NOLINTEND(bugprone-reserved-identifier)
 
 void* malloc(std::size_t bytes) {
   g_allocations = g_allocations + 1;
