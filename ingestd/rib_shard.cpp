@@ -147,6 +147,11 @@ void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written,
 
 RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
                                   schema::BatchMeta& meta, Session::Progress& progress) {
+  // The table is far away in memory: it is asked for before the attributes are looked at.
+  wire::PrefixReader ahead(field.nlri.subspan(progress.offset_bytes), field.family, progress.path_ids);
+  Prefix first;
+  for (std::uint32_t i = 0; i < kPrefetch && ahead.next(first); ++i) table.routes.prefetch(first);
+
   meta.family = field.family;
   meta.via_mp = field.via_mp;
   meta.announced = field.announced;
@@ -197,7 +202,6 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       outcome = Outcome::NoRoom;
       break;
     }
-    for (std::uint32_t i = 0; i < std::min(kPrefetch, slice.routes); ++i) table.routes.prefetch(routes_[i]);
     if (field.announced) {
       table.without_ids |= !progress.path_ids;
       announce(table, attr, progress.path_ids, writer, slice);
