@@ -63,6 +63,17 @@ class TempDir {
   std::string path_;
 };
 
+inline std::string text_of_file(const std::string& path) {
+  std::string text;
+  if (std::FILE* f = std::fopen(path.c_str(), "re")) {
+    char buffer[4096];
+    std::size_t n = 0;
+    while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0) text.append(buffer, n);
+    std::fclose(f);
+  }
+  return text;
+}
+
 // One child process; killed and reaped when it goes out of scope.
 class Child {
  public:
@@ -84,6 +95,20 @@ class Child {
   }
   void signal(int number) const {
     if (pid_ > 0) ::kill(pid_, number);
+  }
+  // SIGSTOP, and until every thread has really stopped.
+  void freeze() const {
+    signal(SIGSTOP);
+    EXPECT_TRUE(wait_until([&] {
+      std::error_code ec;
+      for (std::filesystem::directory_iterator it(fmt::format("/proc/{}/task", pid_), ec), end;
+           !ec && it != end; it.increment(ec)) {
+        const std::string stat = text_of_file(it->path().string() + "/stat");
+        const auto at = stat.rfind(") ");
+        if (at == std::string::npos || stat[at + 2] != 'T') return false;
+      }
+      return !ec;
+    }));
   }
   // Wait status; -1 if there was no child.
   int kill(int number) {
@@ -114,17 +139,6 @@ inline std::uint16_t free_port() {
   ::getsockname(s, reinterpret_cast<sockaddr*>(&a), &n);
   ::close(s);
   return ntohs(a.sin_port);
-}
-
-inline std::string text_of_file(const std::string& path) {
-  std::string text;
-  if (std::FILE* f = std::fopen(path.c_str(), "re")) {
-    char buffer[4096];
-    std::size_t n = 0;
-    while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0) text.append(buffer, n);
-    std::fclose(f);
-  }
-  return text;
 }
 
 class NatsServer {

@@ -150,7 +150,7 @@ TEST_F(Publishd, FrozenBrokerIsNoticedByTheAckTimeout) {
   RingFeed a(ring(0), 0);
   feed(a, 2000);
   ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
-  nats_.child().signal(SIGSTOP);
+  nats_.child().freeze();
   feed(a, 1000);
   EXPECT_TRUE(wait_until([&] { return logged("no ack in time"); })) << log();
   nats_.child().signal(SIGCONT);
