@@ -192,7 +192,8 @@ FleetView Fleet::view() {
   }
 
   const ProcessView publisher = judge(publishd_, find(managed, publishd_.name));
-  const bool publisher_lives = publisher.verdict != Verdict::Dead && publisher.verdict != Verdict::Stopped;
+  const bool publisher_lives = publisher.verdict != Verdict::Dead && publisher.verdict != Verdict::Stopped &&
+                               publisher.verdict != Verdict::Stuck;
   if (publishd_.reader != nullptr) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(PublishMetric::Count); ++i) {
       out.publish.push_back(publishd_.reader->value(i));

@@ -207,6 +207,7 @@ struct ControlServer::State {
   Fd listener;
   std::string path;
   std::unique_ptr<grpc::Server> server;
+  std::uint64_t deaf_until_ns = 0;  // boot time
 };
 
 ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -243,7 +244,11 @@ int ControlServer::poll_fd() const {
 void ControlServer::accept_callers() {
   for (;;) {
     Fd fd(::accept4(state_->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd) return;
+    if (!fd) {
+      // Out of descriptors: the caller stays in the queue, which would keep the loop spinning.
+      if (errno == EMFILE || errno == ENFILE) state_->deaf_until_ns = clock_ns(CLOCK_BOOTTIME) + 500'000'000U;
+      return;
+    }
     ucred who{};
     if (!may_call(fd.get(), who)) {
       state_->log.warn(

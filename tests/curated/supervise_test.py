@@ -177,6 +177,30 @@ class Supervise(unittest.TestCase):
         p.wait()
         self.assertIn("curated is not running", self.aranctl("routers", status=2))
 
+    def test_strangers_are_refused(self):
+        def as_nobody(*arguments):
+            return subprocess.run(arguments, user=65534, group=65534, extra_groups=[], capture_output=True, text=True,
+                                  timeout=30)
+
+        if os.getuid() != 0:
+            self.skipTest("needs root, to be somebody else")
+        try:
+            self.assertEqual(as_nobody(ARANCTL, "--version").returncode, 0)
+        except PermissionError:
+            self.skipTest("the build folder is closed to other users")
+        p = self.start()
+        os.chmod(self.work, 0o755)
+        refused = as_nobody(ARANCTL, "--runtime-dir", self.run_dir, "status")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("no permission to open", refused.stderr)
+        # Where the file's mode would let them in, their credentials do not.
+        os.chmod(self.run_dir, 0o755)
+        os.chmod(self.run_dir + "/curated.sock", 0o666)
+        refused = as_nobody(ARANCTL, "--runtime-dir", self.run_dir, "status")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("refuses this user", refused.stderr)
+        until("log", lambda: "uid 65534, gid 65534 refused" in self.log(p))
+
     def test_a_new_supervisor_adopts_what_a_killed_one_left(self):
         first = self.start()
         before = self.pids()
