@@ -213,6 +213,9 @@ void Instance::prepare_children() {
   const std::string ingestd = find_program("ingestd");
   const std::string publishd = find_program("publishd");
   ChildProcesses::Options options;
+  options.backoff_max =
+      std::chrono::milliseconds(static_cast<std::int64_t>(config_.supervise.backoff_max_s * 1000));
+  options.backoff_min = std::min(options.backoff_min, options.backoff_max);
   options.seed = clock_.realtime_ns() ^ static_cast<std::uint64_t>(::getpid());
   children_ = std::make_unique<ChildProcesses>(log_, clock_, options);
 

@@ -268,13 +268,19 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   {
+    Section s(root, "supervise", name);
+    s.seconds("backoff_max_s", c.supervise.backoff_max_s, 0.1, 3600);
+    s.finish();
+  }
+  {
     Section s(root, "log", name);
     s.text("level", c.log.level);
     s.finish();
   }
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths", "bmp",     "shards",  "ring",
-                                                  "curation", "nats",  "publish", "metrics", "log"};
+    static constexpr std::string_view kKnown[] = {"instance", "paths",     "bmp",  "shards",
+                                                  "ring",     "curation",  "nats", "publish",
+                                                  "metrics",  "supervise", "log"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));

@@ -81,6 +81,9 @@ struct Config {
     SocketAddress listen{"127.0.0.1", 8080};
     std::uint32_t max_routers = 1000;  // that many routers have series of their own in /metrics
   } metrics;
+  struct Supervise {
+    double backoff_max_s = 10;  // a child that keeps dying is started again after at most this
+  } supervise;
   struct Log {
     std::string level = "info";
   } log;

@@ -96,8 +96,10 @@ def path_json(segments):
     for kind, members in segments:
         if kind == 2:
             out += members
-        else:
+        elif kind == 1:
             out.append(members)
+        else:
+            out.append({"confed_sequence" if kind == 3 else "confed_set": members})
     return out
 
 

@@ -145,6 +145,8 @@ def router_hides(capture, peer, view, missing, extra):
             return "FRR 8 without soft-reconfiguration shows announcements as withdraws"
         if capture.base.startswith("frr8-oddattrs"):
             return "FRR 8 withdraws in pre-policy what it treats as withdrawn or denies"
+    if not capture.references and not extra:
+        return "the router has no session with the collector at that moment"
     if capture.kind == "gobgp310":
         if capture.base == "gobgp310-initial-both" and not extra:
             return "GoBGP 3.10 with policy 'both' sends no dump"
