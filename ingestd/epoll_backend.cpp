@@ -109,15 +109,9 @@ class EpollBackend final : public IoBackend {
       const std::uint64_t tag = events_[next_event_++].data.u64;
       const auto index = static_cast<std::uint32_t>(tag);
       switch (static_cast<Kind>(tag >> 56)) {
-        case Kind::Connection:
-          read(index, static_cast<std::uint32_t>(tag >> 32) & kGenerationMask);
-          break;
-        case Kind::Listener:
-          accept(index);
-          break;
-        case Kind::Watch:
-          handler_.on_readable(watches_[index]);
-          break;
+        case Kind::Connection: read(index, static_cast<std::uint32_t>(tag >> 32) & kGenerationMask); break;
+        case Kind::Listener: accept(index); break;
+        case Kind::Watch: handler_.on_readable(watches_[index]); break;
       }
     }
   }

@@ -95,13 +95,9 @@ Framer::Status Framer::feed(std::span<const std::byte> bytes, Deliver&& deliver)
   for (;;) {
     const wire::Frame frame = wire::next_frame(bytes, max_message_bytes_);
     switch (frame.status) {
-      case wire::Frame::Status::NeedMore:
-        keep(bytes);
-        return Status::NeedMore;
-      case wire::Frame::Status::Bad:
-        return fail(frame.error);
-      case wire::Frame::Status::Ready:
-        break;
+      case wire::Frame::Status::NeedMore: keep(bytes); return Status::NeedMore;
+      case wire::Frame::Status::Bad: return fail(frame.error);
+      case wire::Frame::Status::Ready: break;
     }
     if (!std::forward<Deliver>(deliver)(bytes.first(frame.size_bytes))) {
       keep(bytes);
@@ -119,13 +115,9 @@ Framer::Status Framer::retry(Deliver&& deliver) {
   for (;;) {
     const wire::Frame frame = wire::next_frame(kept(), max_message_bytes_);
     switch (frame.status) {
-      case wire::Frame::Status::NeedMore:
-        blocked_ = false;
-        return Status::NeedMore;
-      case wire::Frame::Status::Bad:
-        return fail(frame.error);
-      case wire::Frame::Status::Ready:
-        break;
+      case wire::Frame::Status::NeedMore: blocked_ = false; return Status::NeedMore;
+      case wire::Frame::Status::Bad: return fail(frame.error);
+      case wire::Frame::Status::Ready: break;
     }
     if (!std::forward<Deliver>(deliver)(kept().first(frame.size_bytes))) {
       blocked_ = true;

@@ -384,19 +384,14 @@ class UringBackend final : public IoBackend {
       --events;
       const auto index = static_cast<std::uint32_t>(c.tag);
       switch (static_cast<Kind>(c.tag >> 56)) {
-        case Kind::Recv:
-          received(c);
-          break;
-        case Kind::Accept:
-          accepted(index, c);
-          break;
+        case Kind::Recv: received(c); break;
+        case Kind::Accept: accepted(index, c); break;
         case Kind::Poll:
           handler_.on_readable(watches_[index]);
           arm_poll(index);  // one-shot and armed anew: level-triggered
           break;
         case Kind::Ignore:
-        case Kind::SelfTest:
-          break;
+        case Kind::SelfTest: break;
       }
     }
     return any;
