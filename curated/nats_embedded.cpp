@@ -33,7 +33,7 @@ std::string find_nats_server() {
   std::istringstream list(std::string(path != nullptr ? path : "") + ":/usr/local/sbin:/usr/sbin:/sbin");
   std::string folder;
   while (std::getline(list, folder, ':')) {
-    const std::string program = folder + "/nats-server";
+    std::string program = folder + "/nats-server";
     if (folder.starts_with('/') && ::access(program.c_str(), X_OK) == 0) return program;
   }
   return "";

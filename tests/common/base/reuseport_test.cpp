@@ -28,6 +28,7 @@ std::uint16_t port_of(int fd) {
 // Index of the listener on which the next connection arrives, -1 if none does.
 int take_connection(const std::vector<Fd>& group) {
   std::vector<pollfd> wait;
+  wait.reserve(group.size());
   for (const Fd& fd : group) wait.push_back({fd.get(), POLLIN, 0});
   if (::poll(wait.data(), wait.size(), 5000) < 1) return -1;
   for (std::size_t i = 0; i < wait.size(); ++i) {
