@@ -27,7 +27,7 @@ struct SegmentRef {
 
 // Stands in front of a table's directory, so that a discarded table can wait in the pool's list until it is
 // freed.
-struct alignas(64) DirectoryHeader {
+struct DirectoryHeader {
   DirectoryHeader* next;
   std::uint32_t position;  // next directory entry to free
   std::uint32_t slot_bytes;
