@@ -36,15 +36,12 @@ bool RibSweep::run(std::size_t steps) {
     --steps;
     if (next_ >= running_.size()) next_ = 0;
     switch (step(*running_[next_])) {
-      case Step::More:
-        ++next_;
-        break;
+      case Step::More: ++next_; break;
       case Step::Done:
         running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(next_));
         context_.stats.set(IngestMetric::SweepsRunning, running_.size());
         break;
-      case Step::NoRoom:
-        return false;
+      case Step::NoRoom: return false;
     }
   }
   return true;

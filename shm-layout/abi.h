@@ -5,9 +5,9 @@
 
 // What every shared-memory file of Arancini has in common.
 //
-// Rules: fixed widths, standard layout, no pointers, no bool, no bit-fields. One writer per cache line pair; lines
-// are 128 bytes because adjacent 64-byte lines are fetched together. Every offset and size is asserted: when an
-// assertion here fails, raise the ABI version of the file concerned.
+// Rules: fixed widths, standard layout, no pointers, no bool, no bit-fields. One writer per cache line pair;
+// lines are 128 bytes because adjacent 64-byte lines are fetched together. Every offset and size is asserted:
+// when an assertion here fails, raise the ABI version of the file concerned.
 namespace arancini::shm {
 
 // Distance that keeps two writers from sharing a (prefetched pair of) cache line(s), in bytes.

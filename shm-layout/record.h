@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
-// A record in a ring: this header, then `payload_bytes` of payload, padded to 8 bytes. Records start at multiples of
-// 8 and never cross the end of the buffer; a Padding record fills what is left there.
+// A record in a ring: this header, then `payload_bytes` of payload, padded to 8 bytes. Records start at
+// multiples of 8 and never cross the end of the buffer; a Padding record fills what is left there.
 namespace arancini::shm {
 
 enum class RecordKind : std::uint8_t {
@@ -27,8 +27,8 @@ struct RecordHeader {
   std::uint32_t count;           // updates in the batch = sequence numbers used
   std::uint32_t payload_bytes;   // without padding
   std::uint64_t received_realtime_ns;
-  // Where in the payload (bytes) the `shared` Update struct with everything below it lies, contiguous, so that a
-  // single Update can be made from it by copy and patch.
+  // Where in the payload (bytes) the `shared` Update struct with everything below it lies, contiguous, so
+  // that a single Update can be made from it by copy and patch.
   std::uint32_t template_offset_bytes;
   std::uint32_t template_bytes;
   std::uint32_t router_id;  // index of the router in the writer's stats page
@@ -45,8 +45,10 @@ static_assert(std::is_standard_layout_v<RecordHeader> && std::is_trivially_copya
 static_assert(sizeof(RecordHeader) == 64);
 static_assert(offsetof(RecordHeader, kind) == 4 && offsetof(RecordHeader, flags) == 6);
 static_assert(offsetof(RecordHeader, first_sequence) == 8 && offsetof(RecordHeader, count) == 16);
-static_assert(offsetof(RecordHeader, payload_bytes) == 20 && offsetof(RecordHeader, received_realtime_ns) == 24);
-static_assert(offsetof(RecordHeader, template_offset_bytes) == 32 && offsetof(RecordHeader, template_bytes) == 36);
+static_assert(offsetof(RecordHeader, payload_bytes) == 20 &&
+              offsetof(RecordHeader, received_realtime_ns) == 24);
+static_assert(offsetof(RecordHeader, template_offset_bytes) == 32 &&
+              offsetof(RecordHeader, template_bytes) == 36);
 static_assert(offsetof(RecordHeader, router_id) == 40 && offsetof(RecordHeader, subject_key) == 48);
 
 }  // namespace arancini::shm

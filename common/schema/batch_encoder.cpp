@@ -161,14 +161,10 @@ class TemplateWriter {
 std::string_view origin_text(wire::Bytes origin) {
   if (origin.empty()) return {};
   switch (static_cast<std::uint8_t>(origin[0])) {
-    case 0:
-      return "IGP";
-    case 1:
-      return "EGP";
-    case 2:
-      return "INCOMPLETE";
-    default:
-      return {};
+    case 0: return "IGP";
+    case 1: return "EGP";
+    case 2: return "INCOMPLETE";
+    default: return {};
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-// Headers of every message on `<prefix>.updates.>` (docs/stream.md); publishd sets them, readers may rely on them.
+// Headers of every message on `<prefix>.updates.>` (docs/stream.md); publishd sets them, readers may rely on
+// them.
 namespace arancini::schema {
 
 inline constexpr char kHeaderFormat[] = "Arancini-Format";      // "update-v1", "update-v1-concat", "batch-v2"

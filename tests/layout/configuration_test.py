@@ -11,7 +11,7 @@ def main():
     source = open(os.path.join(REPO, "common/base/config.cpp")).read()
     body = source[source.index("Config parse_config("):source.index("void ConfigFlags::add_to")]
     taken, table = set(), None
-    for section, key in re.findall(r'Section s\(root, "(\w+)"|s\.\w+\("(\w+)"', body):
+    for section, key in re.findall(r'Section s\(root, "(\w+)"|s\.\w+\(\s*"(\w+)"', body):
         table = section or table
         if key:
             taken.add(f"{table}.{key}")

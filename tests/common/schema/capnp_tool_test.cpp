@@ -111,23 +111,12 @@ std::string published() {
   for (wire::RawAttribute raw; wire::next_attribute(rest, raw);) {
     if (raw.type < 64) a.present |= std::uint64_t{1} << raw.type;
     switch (raw.type) {
-      case 1:
-        a.origin = raw.value;
-        break;
-      case 2:
-        a.as_path = raw.value;
-        break;
-      case 8:
-        a.communities = raw.value;
-        break;
-      case 16:
-        a.extended_communities = raw.value;
-        break;
-      case 32:
-        a.large_communities = raw.value;
-        break;
-      default:
-        break;
+      case 1: a.origin = raw.value; break;
+      case 2: a.as_path = raw.value; break;
+      case 8: a.communities = raw.value; break;
+      case 16: a.extended_communities = raw.value; break;
+      case 32: a.large_communities = raw.value; break;
+      default: break;
     }
   }
   BatchMeta meta{.received_realtime_ns = 1700000000000000001U,

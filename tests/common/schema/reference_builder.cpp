@@ -186,8 +186,7 @@ void fill_attributes(Update::Builder u, const wire::Attributes& a) {
       case 17:
       case 18:
       case 32:
-      case 35:
-        break;
+      case 35: break;
       default:
         others.insert(others.end(), a.all.begin() + static_cast<std::ptrdiff_t>(at),
                       a.all.begin() + static_cast<std::ptrdiff_t>(at + length));
