@@ -13,12 +13,11 @@
 
 #include "common/base/reuseport.h"
 #include "common/base/types.h"
+#include "common/base/unix_socket.h"
 
 namespace arancini::curated {
 
 namespace {
-
-constexpr std::string_view kAskForListener = "listener?";
 
 // Empty if nobody listens at `address`. A bind without SO_REUSEPORT fails where any listener is.
 std::string foreign_listener(const SocketAddress& address) {
@@ -96,38 +95,22 @@ Result<Listeners, std::string> open_listeners(const Config::Bmp& config, std::ve
 
 Fd fetch_listener(const std::string& handover_path, int timeout_ms) {
   sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (handover_path.size() >= sizeof address.sun_path) return {};
-  std::copy(handover_path.begin(), handover_path.end(), address.sun_path);
+  if (!unix_address(handover_path, address)) return {};
   const Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   const timeval wait{timeout_ms / 1000, timeout_ms % 1000 * 1000};
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) != 0 ||
       ::setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) != 0 ||
       ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::send(fd.get(), kAskForListener.data(), kAskForListener.size(), MSG_NOSIGNAL) !=
-          static_cast<ssize_t>(kAskForListener.size())) {
+      ::send(fd.get(), kHandoverAskForListener.data(), kHandoverAskForListener.size(), MSG_NOSIGNAL) !=
+          static_cast<ssize_t>(kHandoverAskForListener.size())) {
     return {};
   }
   char answer = 0;
-  iovec data{&answer, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  if (::recvmsg(fd.get(), &message, MSG_CMSG_CLOEXEC) != 1) return {};
   Fd listener;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int received = -1;
-    std::memcpy(&received, CMSG_DATA(header), sizeof received);
-    listener = Fd(received);
-  }
+  if (receive_with_fd(fd.get(), {&answer, 1}, listener, 0) != 1) return {};
   int listening = 0;
   socklen_t size = sizeof listening;
-  if (answer != 'L' || !listener ||
+  if (answer != kHandoverListener.front() || !listener ||
       ::getsockopt(listener.get(), SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening == 0) {
     return {};
   }

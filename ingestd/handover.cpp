@@ -12,35 +12,11 @@
 #include <cstring>
 #include <string_view>
 
+#include "common/base/unix_socket.h"
+
 namespace arancini::ingestd {
 
 namespace {
-
-constexpr std::string_view kSession = "session";
-constexpr std::string_view kAskForListener = "listener?";
-
-bool set_address(sockaddr_un& address, const std::string& path) {
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return false;
-  std::copy(path.begin(), path.end(), address.sun_path);
-  return true;
-}
-
-bool send_with_fd(int channel, std::string_view text, int fd) {
-  iovec data{const_cast<char*>(text.data()), text.size()};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  return ::sendmsg(channel, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(text.size());
-}
 
 // Our own user and root may ask.
 bool trusted(int channel) {
@@ -67,7 +43,7 @@ std::string Handover::bind_socket() {
   const std::string path = config_.handover_path(options_.shard);
   const std::string temporary = path + ".new";
   sockaddr_un address{};
-  if (!set_address(address, temporary)) {
+  if (!unix_address(temporary, address)) {
     return fmt::format("{}: too long for a unix socket, choose a shorter runtime directory", temporary);
   }
   socket_ = Fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -95,32 +71,18 @@ void Handover::on_readable() {
 
 bool Handover::serve(Request& request) {
   char text[16];
-  iovec data{text, sizeof text};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  const ssize_t n = ::recvmsg(request.channel.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (n < 0) return errno != EAGAIN && errno != EINTR;
   Fd passed;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    passed = Fd(fd);
-  }
+  const std::ptrdiff_t n = receive_with_fd(request.channel.get(), text, passed, MSG_DONTWAIT);
+  if (n < 0) return errno != EAGAIN && errno != EINTR;
   const std::string_view what(text, static_cast<std::size_t>(n));
-  if (what == kSession && passed) {
+  if (what == kHandoverSession && passed) {
     // Ours before the first byte is read: if the answer cannot be sent, the sender has given up and closed
     // its copy.
-    const char answer = 'A';
-    (void)::send(request.channel.get(), &answer, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)::send(request.channel.get(), kHandoverSessionTaken.data(), kHandoverSessionTaken.size(),
+                 MSG_NOSIGNAL | MSG_DONTWAIT);
     events_.on_session_received(std::move(passed));
-  } else if (what == kAskForListener && listener_fd_ >= 0) {
-    (void)send_with_fd(request.channel.get(), "L", listener_fd_);
+  } else if (what == kHandoverAskForListener && listener_fd_ >= 0) {
+    (void)send_with_fd(request.channel.get(), kHandoverListener, listener_fd_, MSG_DONTWAIT);
   }
   return true;
 }
@@ -142,9 +104,9 @@ bool Handover::advance(Held& held) {
   if (!held.channel) {
     sockaddr_un address{};
     Fd channel(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    if (!set_address(address, config_.handover_path(raw(held.owner))) || !channel ||
+    if (!unix_address(config_.handover_path(raw(held.owner)), address) || !channel ||
         ::connect(channel.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-        !send_with_fd(channel.get(), kSession, held.session.get())) {
+        !send_with_fd(channel.get(), kHandoverSession, held.session.get(), MSG_DONTWAIT)) {
       held.why = std::strerror(errno);
       return false;
     }
@@ -154,7 +116,7 @@ bool Handover::advance(Held& held) {
   char answer = 0;
   const ssize_t n = ::recv(held.channel.get(), &answer, 1, MSG_DONTWAIT);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-  if (n == 1 && answer == 'A') {
+  if (n == 1 && answer == kHandoverSessionTaken.front()) {
     events_.on_session_passed(held.source, held.owner);
     return true;
   }

@@ -5,21 +5,16 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/wire/big_endian.h"
+
 // Unaligned loads and stores. Cap'n Proto is little-endian, BGP is big-endian.
 namespace arancini::schema {
 
 static_assert(std::endian::native == std::endian::little, "words are written in native order");
 
-inline std::uint16_t load_be16(const std::byte* p) {
-  std::uint16_t v;
-  std::memcpy(&v, p, sizeof v);
-  return __builtin_bswap16(v);
-}
-inline std::uint32_t load_be32(const std::byte* p) {
-  std::uint32_t v;
-  std::memcpy(&v, p, sizeof v);
-  return __builtin_bswap32(v);
-}
+using wire::load_be16;
+using wire::load_be32;
+
 inline std::uint64_t load_u64(const std::byte* p) {
   std::uint64_t v;
   std::memcpy(&v, p, sizeof v);

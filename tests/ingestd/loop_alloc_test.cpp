@@ -12,45 +12,8 @@
 
 #include "common/base/reuseport.h"
 #include "ingestd/shard_sink.h"
+#include "tests/ingestd/counting_malloc.h"
 #include "tests/ingestd/shard_harness.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define ARANCINI_COUNTS_MALLOC 0
-#else
-#define ARANCINI_COUNTS_MALLOC 1
-#endif
-
-namespace {
-// Of this thread: the logger's is not the hot one.
-thread_local volatile std::uint64_t g_allocations = 0;
-}  // namespace
-
-#if ARANCINI_COUNTS_MALLOC
-// operator new ends here too. glibc keeps these names for replacements like this one.
-extern "C" {
-void* __libc_malloc(std::size_t bytes);
-void* __libc_calloc(std::size_t count, std::size_t bytes);
-void* __libc_realloc(void* block, std::size_t bytes);
-void* __libc_memalign(std::size_t alignment, std::size_t bytes);
-
-void* malloc(std::size_t bytes) {
-  g_allocations = g_allocations + 1;
-  return __libc_malloc(bytes);
-}
-void* calloc(std::size_t count, std::size_t bytes) {
-  g_allocations = g_allocations + 1;
-  return __libc_calloc(count, bytes);
-}
-void* realloc(void* block, std::size_t bytes) {
-  g_allocations = g_allocations + 1;
-  return __libc_realloc(block, bytes);
-}
-void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
-  g_allocations = g_allocations + 1;
-  return __libc_memalign(alignment, bytes);
-}
-}
-#endif
 
 namespace arancini::ingestd {
 namespace {
