@@ -85,6 +85,14 @@ class Section {
       out = parse_socket_address(*v, fmt::format("{}:{}: {}.{}", file_, n->source().begin.line, name_, key));
     }
   }
+  // For what only holds between keys, or for a value in itself: fails with the line of `key` if it is in the
+  // file.
+  void require(bool good, const char* key, const std::string& what) const {
+    if (good) return;
+    const auto* n = table_ == nullptr ? nullptr : table_->get(key);
+    if (n != nullptr) fail(*n, fmt::format("{}.{} {}", name_, key, what));
+    throw ConfigError(fmt::format("{}: {}.{} {}", file_, name_, key, what));
+  }
   // Call last: anything not taken is a mistake of the operator's.
   void finish() const {
     if (table_ == nullptr) return;
@@ -133,20 +141,41 @@ std::uint32_t usable_cores() {
   return static_cast<std::uint32_t>(std::max(1, CPU_COUNT(&set)));
 }
 
-void check(const Config& c, const std::string& where) {
-  if (!std::has_single_bit(c.ring.size_bytes)) {
-    throw ConfigError(
-        fmt::format("{}: ring.size_bytes must be a power of two, not {}", where, c.ring.size_bytes));
-  }
-  if (c.instance.name.empty() || c.nats.subject_prefix.empty()) {
-    throw ConfigError(fmt::format("{}: instance.name and nats.subject_prefix must not be empty", where));
-  }
-  for (const char ch : c.nats.subject_prefix) {
-    if (ch <= ' ' || ch == '*' || ch == '>' || ch == 0x7f) {
-      throw ConfigError(fmt::format("{}: nats.subject_prefix must not hold spaces, '*' or '>'", where));
-    }
+// "embedded", or one or more of nats://HOST[:PORT], tls://HOST[:PORT], separated by commas.
+bool good_nats_url(std::string_view urls) {
+  if (urls == "embedded") return true;
+  while (true) {
+    const auto comma = urls.find(',');
+    std::string_view one = urls.substr(0, comma);
+    if (!one.starts_with("nats://") && !one.starts_with("tls://")) return false;
+    one.remove_prefix(one.find("://") + 3);
+    if (const auto at = one.rfind('@'); at != std::string_view::npos) one.remove_prefix(at + 1);
+    if (one.empty() || one.front() == ':' || one.find_first_of("/ ") != std::string_view::npos) return false;
+    if (comma == std::string_view::npos) return true;
+    urls.remove_prefix(comma + 1);
   }
 }
+constexpr const char* kNatsUrlRule =
+    "must be \"embedded\" or nats://HOST:PORT (tls://…; several with commas)";
+
+// What NATS allows as the name of a stream.
+bool good_stream_name(std::string_view name) {
+  return !name.empty() && name.find_first_of(". *>/\\\t\r\n") == std::string_view::npos;
+}
+
+bool good_subject_prefix(std::string_view prefix) {
+  if (prefix.empty() || prefix.front() == '.' || prefix.back() == '.' ||
+      prefix.find("..") != std::string_view::npos) {
+    return false;
+  }
+  return std::none_of(prefix.begin(), prefix.end(),
+                      [](char ch) { return ch <= ' ' || ch == '*' || ch == '>' || ch == 0x7f; });
+}
+
+bool good_log_level(std::string_view level) {
+  return level == "debug" || level == "info" || level == "warn" || level == "error";
+}
+constexpr const char* kLogLevelRule = "must be one of: debug, info, warn, error";
 
 }  // namespace
 
@@ -201,6 +230,7 @@ Config parse_config(std::string_view text, const std::string& name) {
   {
     Section s(root, "instance", name);
     s.text("name", c.instance.name);
+    s.require(!c.instance.name.empty(), "name", "must not be empty");
     s.finish();
   }
   {
@@ -229,6 +259,8 @@ Config parse_config(std::string_view text, const std::string& name) {
     Section s(root, "ring", name);
     // A ring must hold several records of the largest size, or one message could never be reserved.
     s.number("size_bytes", c.ring.size_bytes, 16ULL << 20, 1ULL << 40);
+    s.require(std::has_single_bit(c.ring.size_bytes), "size_bytes",
+              fmt::format("must be a power of two, not {}", c.ring.size_bytes));
     s.choice(
         "hugepages", c.ring.hugepages,
         {{"auto", HugepageMode::Auto}, {"require", HugepageMode::Require}, {"never", HugepageMode::Never}});
@@ -244,9 +276,18 @@ Config parse_config(std::string_view text, const std::string& name) {
   {
     Section s(root, "nats", name);
     s.text("url", c.nats.url);
+    s.require(good_nats_url(c.nats.url), "url", kNatsUrlRule);
     s.text("subject_prefix", c.nats.subject_prefix);
+    s.require(good_subject_prefix(c.nats.subject_prefix), "subject_prefix",
+              "must be tokens with dots between, without spaces, '*' and '>'");
     s.text("updates_stream", c.nats.updates_stream);
+    s.require(good_stream_name(c.nats.updates_stream), "updates_stream",
+              "must not hold dots, spaces, '*', '>' or '/'");
     s.text("events_stream", c.nats.events_stream);
+    s.require(good_stream_name(c.nats.events_stream), "events_stream",
+              "must not hold dots, spaces, '*', '>' or '/'");
+    s.require(c.nats.events_stream != c.nats.updates_stream, "events_stream",
+              "must not be the updates stream");
     s.number("replicas", c.nats.replicas, 1, 5);
     s.number("max_bytes", c.nats.max_bytes, 0, 1ULL << 60);
     s.seconds("max_age_s", c.nats.max_age_s, 0, 1e9);
@@ -275,6 +316,7 @@ Config parse_config(std::string_view text, const std::string& name) {
   {
     Section s(root, "log", name);
     s.text("level", c.log.level);
+    s.require(good_log_level(c.log.level), "level", kLogLevelRule);
     s.finish();
   }
   for (const auto& [key, node] : root) {
@@ -286,7 +328,6 @@ Config parse_config(std::string_view text, const std::string& name) {
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));
     }
   }
-  check(c, name);
   return c;
 }
 
@@ -317,7 +358,9 @@ Config load_config(const ConfigFlags& flags) {
     std::size_t n = 0;
     while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0 && text.size() < (1U << 20))
       text.append(buffer, n);
+    const int error = std::ferror(f) != 0 ? errno : 0;
     std::fclose(f);
+    if (error != 0) throw ConfigError(fmt::format("{}: cannot be read: {}", file, std::strerror(error)));
     c = parse_config(text, file);
   }
   if (flags.runtime_dir) c.paths.runtime_dir = *flags.runtime_dir;
@@ -325,14 +368,19 @@ Config load_config(const ConfigFlags& flags) {
   if (flags.bmp_listen) c.bmp.listen = parse_socket_address(*flags.bmp_listen, "--bmp-listen");
   if (flags.metrics_listen)
     c.metrics.listen = parse_socket_address(*flags.metrics_listen, "--metrics-listen");
-  if (flags.nats) c.nats.url = *flags.nats;
+  if (flags.nats) {
+    if (!good_nats_url(*flags.nats)) throw ConfigError(fmt::format("--nats {}", kNatsUrlRule));
+    c.nats.url = *flags.nats;
+  }
   if (flags.shards) c.shards.count = *flags.shards;
   if (flags.io) c.bmp.io = word_to(kIoWords, *flags.io, "--io");
   if (flags.format) c.publish.format = word_to(kFormatWords, *flags.format, "--format");
-  if (flags.log_level) c.log.level = *flags.log_level;
+  if (flags.log_level) {
+    if (!good_log_level(*flags.log_level)) throw ConfigError(fmt::format("--log-level {}", kLogLevelRule));
+    c.log.level = *flags.log_level;
+  }
   if (c.shards.count > 1024) throw ConfigError("--shards: at most 1024");
   if (c.shards.count == 0) c.shards.count = usable_cores();
-  check(c, file.empty() ? "flags" : file);
   return c;
 }
 

@@ -34,6 +34,38 @@ TEST(Config, NamesFileLineAndKeyOfAMistake) {
   EXPECT_NE(error_of("[bmp]\nlisten = \"nowhere\"\n").find("f.toml:2: bmp.listen"), std::string::npos);
 }
 
+TEST(Config, RefusesWhatCannotWorkWithItsLine) {
+  EXPECT_EQ(error_of("[ring]\nsize_bytes = 50000000\n"),
+            "f.toml:2: ring.size_bytes must be a power of two, not 50000000");
+  EXPECT_EQ(error_of("[log]\nlevel = \"x\"\n"),
+            "f.toml:2: log.level must be one of: debug, info, warn, error");
+  for (const char* url : {"foo", "http://x", "nats://", "nats://:4222", "nats://a,b", ""}) {
+    EXPECT_EQ(error_of((std::string("[nats]\nurl = \"") + url + "\"\n").c_str())
+                  .rfind("f.toml:2: nats.url must be", 0),
+              0U)
+        << url;
+  }
+  for (const char* url : {"embedded", "nats://a:1,nats://b:2", "tls://user:pw@host", "nats://[::1]:4222"}) {
+    EXPECT_EQ(error_of((std::string("[nats]\nurl = \"") + url + "\"\n").c_str()), "") << url;
+  }
+  EXPECT_EQ(error_of("[nats]\nupdates_stream = \"A.B\"\n").rfind("f.toml:2: nats.updates_stream must not", 0),
+            0U);
+  EXPECT_EQ(error_of("[nats]\n\nevents_stream = \"ARANCINI_UPDATES\"\n"),
+            "f.toml:3: nats.events_stream must not be the updates stream");
+  EXPECT_EQ(error_of("[nats]\nsubject_prefix = \"a.>\"\n").rfind("f.toml:2: nats.subject_prefix must be", 0),
+            0U);
+  EXPECT_EQ(error_of("[instance]\nname = \"\"\n"), "f.toml:2: instance.name must not be empty");
+  ConfigFlags flags;
+  flags.config = "/";
+  EXPECT_THROW((void)load_config(flags), ConfigError);
+  flags.config.reset();
+  flags.nats = "nowhere";
+  EXPECT_THROW((void)load_config(flags), ConfigError);
+  flags.nats.reset();
+  flags.log_level = "x";
+  EXPECT_THROW((void)load_config(flags), ConfigError);
+}
+
 TEST(Config, FlagsOverrideTheFile) {
   ConfigFlags flags;
   flags.bmp_listen = "[::1]:4001";
