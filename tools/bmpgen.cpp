@@ -331,10 +331,13 @@ std::string source_of(const Options& options, std::uint32_t router) {
 
 void write_truth(const std::string& path, std::vector<schema::DecodedUpdate>& routes) {
   std::vector<std::string> lines = tools::fold_lines(routes);
-  std::ofstream out(path);
+  // Under its name only when whole: others wait for it.
+  const std::string temporary = path + ".tmp";
+  std::ofstream out(temporary);
   for (const std::string& line : lines) out << line << '\n';
   out.close();
-  if (!out) throw std::runtime_error(fmt::format("{}: cannot be written", path));
+  if (!out || std::rename(temporary.c_str(), path.c_str()) != 0)
+    throw std::runtime_error(fmt::format("{}: cannot be written", path));
 }
 
 void run(const Options& options) {

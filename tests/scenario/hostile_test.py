@@ -78,9 +78,11 @@ def main():
             for address, words in (("127.0.10.1", "version"), ("127.0.10.4", "longer"), ("127.0.10.6", "within")):
                 text = by[address]["last_error"]
                 assert words in text and int(by[address]["last_error_code"]) > 0, (address, text)
+                assert int(by[address]["malformed"]) == 1, by[address]
                 assert any(c.isdigit() for c in text), f"not located: {text}"
             now = {p["name"]: p["pid"] for p in pipeline.status()["processes"]}
             assert now == pids, f"a process was restarted: {pids} -> {now}"
+            wait_for("the truth is written", lambda: os.path.exists(truth), 60)
             expected = open(truth).read().splitlines()
 
             def right():
