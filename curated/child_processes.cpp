@@ -31,15 +31,16 @@ void check_spawn(int rc, const char* what) {
 }
 
 // The systemd protocol is between systemd and this process; a child that believes it is meant would answer
-// for us.
-std::vector<char*> child_environment() {
+// for us. ARANCINI_NATS may hold a password: only the child that it is for gets it.
+std::vector<char*> child_environment(std::vector<std::string>& own) {
   std::vector<char*> out;
   for (char** e = environ; *e != nullptr; ++e) {
     const std::string_view v(*e);
-    const bool ours =
-        v.starts_with("NOTIFY_SOCKET=") || v.starts_with("WATCHDOG_") || v.starts_with("LISTEN_");
+    const bool ours = v.starts_with("NOTIFY_SOCKET=") || v.starts_with("WATCHDOG_") ||
+                      v.starts_with("LISTEN_") || v.starts_with("ARANCINI_NATS=");
     if (!ours) out.push_back(*e);
   }
+  for (std::string& e : own) out.push_back(e.data());
   out.push_back(nullptr);
   return out;
 }
@@ -158,7 +159,7 @@ void ChildProcesses::start(std::size_t index) {
   std::vector<char*> argv;
   for (std::string& a : child.spec.argv) argv.push_back(a.data());
   argv.push_back(nullptr);
-  std::vector<char*> environment = child_environment();
+  std::vector<char*> environment = child_environment(child.spec.environment);
   const SpawnSettings settings(child.spec.inherit_fd);
   pid_t pid = 0;
   const int rc = ::posix_spawn(&pid, argv[0], &settings.actions_, &settings.attributes_, argv.data(),

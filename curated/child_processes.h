@@ -20,6 +20,7 @@ struct ChildSpec {
   std::vector<std::string> argv;  // argv[0] is the path of the program
   int inherit_fd = -1;            // becomes descriptor 3 of the child; borrowed, outlives the manager
   std::uint32_t stop_group = 0;   // groups are stopped one after the other, the lowest first
+  std::vector<std::string> environment{};  // "NAME=value", beyond what it inherits
 };
 
 // The supervisor: children by posix_spawn (never fork: gRPC runs in this process), each in a session of its

@@ -43,25 +43,4 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   return out;
 }
 
-std::string without_secrets(const std::string& nats_url) {
-  std::string out;
-  std::size_t at = 0;
-  while (at < nats_url.size()) {
-    const std::size_t comma = std::min(nats_url.find(',', at), nats_url.size());
-    std::string part = nats_url.substr(at, comma - at);
-    const std::size_t scheme = part.find("://");
-    const std::size_t begin = scheme == std::string::npos ? 0 : scheme + 3;
-    const std::size_t end = part.rfind('@');
-    if (end != std::string::npos && end > begin) {
-      const std::size_t colon = part.find(':', begin);
-      const std::size_t secret = colon < end ? colon + 1 : begin;  // "user:password@" or "token@"
-      part.replace(secret, end - secret, "***");
-    }
-    out += part;
-    if (comma < nats_url.size()) out += ',';
-    at = comma + 1;
-  }
-  return out;
-}
-
 }  // namespace arancini::curated

@@ -21,6 +21,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "common/base/mask_url.h"
+#include "common/base/runtime_dir.h"
 #include "curated/config_changes.h"
 
 namespace arancini::curated {
@@ -31,6 +33,7 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMs = 1'000'000U;
 constexpr std::uint32_t kMaxShards = 1024;
+const std::string kNatsVariable = "ARANCINI_NATS=";  // that of --nats, common/base/config.h
 // First those that write the rings, then the one that drains them, then the broker that it drains into.
 constexpr std::uint32_t kStopIngestd = 0;
 constexpr std::uint32_t kStopPublishd = 1;
@@ -57,12 +60,21 @@ std::string find_program(const std::string& name) {
                                name, tried));
 }
 
-std::vector<std::string> command_line_of(int pid) {
-  std::ifstream in(fmt::format("/proc/{}/cmdline", pid), std::ios::binary);
+// "cmdline" or "environ" of a process.
+std::vector<std::string> words_of(int pid, const char* file) {
+  std::ifstream in(fmt::format("/proc/{}/{}", pid, file), std::ios::binary);
   std::vector<std::string> out;
   std::string word;
   while (std::getline(in, word, '\0')) out.push_back(word);
   return out;
+}
+
+// As it would be started now?
+bool runs_as(int pid, const ChildSpec& spec) {
+  if (words_of(pid, "cmdline") != spec.argv) return false;
+  std::vector<std::string> ours = words_of(pid, "environ");
+  std::erase_if(ours, [](const std::string& word) { return !word.starts_with(kNatsVariable); });
+  return ours == spec.environment;
 }
 
 void raise_descriptor_limit() {
@@ -91,8 +103,7 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
   }
   ::umask(027);
   raise_descriptor_limit();
-  prepare_folders();
-  lock_runtime_dir();
+  lock_folders();
 
   sigset_t wanted;
   sigemptyset(&wanted);
@@ -101,7 +112,7 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
   if (!signals_) throw StartError(EX_OSERR, fmt::format("signalfd: {}", std::strerror(errno)));
 
   if (supervise_) prepare_children();
-  config_.nats.url = without_secrets(config_.nats.url);
+  config_.nats.url = mask_url(config_.nats.url);
   fleet_ = std::make_unique<Fleet>(config_, clock_, children_.get());
   auto exporter = Exporter::start(config_, *fleet_);
   if (!exporter) throw StartError(EX_UNAVAILABLE, exporter.error());
@@ -117,40 +128,19 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
 
 Instance::~Instance() = default;
 
-void Instance::prepare_folders() {
-  for (const std::string& folder : {config_.paths.runtime_dir, config_.paths.state_dir}) {
-    std::error_code error;
-    const bool made = fs::create_directories(folder, error);
-    if (error) {
-      throw StartError(EX_CANTCREAT,
-                       fmt::format("{}: cannot be made: {}; choose another with --runtime-dir or --state-dir",
-                                   folder, error.message()));
-    }
-    if (made) ::chmod(folder.c_str(), 0750);
-  }
-}
-
-void Instance::lock_runtime_dir() {
-  const std::string path = config_.paths.runtime_dir + "/curated.lock";
-  lock_ = Fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
-  if (!lock_) throw StartError(EX_CANTCREAT, fmt::format("{}: {}", path, std::strerror(errno)));
-  struct flock whole {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  if (::fcntl(lock_.get(), F_OFD_SETLK, &whole) != 0) {
-    char pid[16] = {};
-    const bool known = ::pread(lock_.get(), pid, sizeof pid - 1, 0) > 0;
-    throw StartError(
-        EX_UNAVAILABLE,
-        fmt::format("another curated (pid {}) serves {}: stop it, or choose another --runtime-dir",
-                    known ? std::string(pid, std::strcspn(pid, "\n")) : "unknown",
-                    config_.paths.runtime_dir));
-  }
-  const std::string pid = fmt::format("{}\n", ::getpid());
-  if (::ftruncate(lock_.get(), 0) != 0 ||
-      ::pwrite(lock_.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
-    throw StartError(EX_CANTCREAT, fmt::format("{}: {}", path, std::strerror(errno)));
-  }
+void Instance::lock_folders() {
+  const auto lock = [](const std::string& path, const char* flag, const char* name) {
+    auto locked = lock_pid_file(open_own_dir(path, flag), path, name);
+    if (locked) return std::move(locked).value();
+    const LockFileError& e = locked.error();
+    if (!e.held) throw StartError(EX_NOPERM, e.text);
+    throw StartError(EX_UNAVAILABLE,
+                     fmt::format("another curated (pid {}) serves {}: stop it, or choose another {}",
+                                 e.pid > 0 ? std::to_string(e.pid) : "unknown", path, flag));
+  };
+  lock_ = lock(config_.paths.runtime_dir, "--runtime-dir", "curated.lock");
+  // Two supervisors with one state directory would share, and stop, one nats-server.
+  if (supervise_) state_lock_ = lock(config_.paths.state_dir, "--state-dir", "lock");
 }
 
 std::vector<std::string> Instance::child_argv(const std::string& program) const {
@@ -164,12 +154,18 @@ std::vector<std::string> Instance::child_argv(const std::string& program) const 
   pass("--state-dir", config_.paths.state_dir);
   pass("--bmp-listen", config_.bmp.listen.to_string());
   pass("--shards", std::to_string(config_.shards.count));
-  // An URL in the file may hold a password: it does not belong on a command line that everybody can read.
-  if (nats_ || flags_.nats) pass("--nats", config_.nats.url);
   if (flags_.io) pass("--io", *flags_.io);
   if (flags_.format) pass("--format", *flags_.format);
   if (flags_.log_level) pass("--log-level", *flags_.log_level);
   return argv;
+}
+
+ChildSpec Instance::publishd_spec(const std::string& program) const {
+  ChildSpec spec{"publishd", child_argv(program), -1, kStopPublishd};
+  // An URL may hold a password: it does not belong on a command line that everybody can read. What the file
+  // says publishd reads itself.
+  if (nats_ || flags_.nats) spec.environment.push_back(kNatsVariable + config_.nats.url);
+  return spec;
 }
 
 std::optional<Instance::Stray> Instance::find_stray(const std::string& stats_path) const {
@@ -198,7 +194,7 @@ void Instance::stop_stray(const std::string& name, const Stray& stray) {
 }
 
 void Instance::add_or_adopt(ChildSpec spec, std::optional<Stray> stray) {
-  if (stray && command_line_of(stray->pid) != spec.argv) {
+  if (stray && !runs_as(stray->pid, spec)) {
     stop_stray(spec.name, *stray);
     stray.reset();
   }
@@ -270,10 +266,10 @@ void Instance::prepare_children() {
       children_->add(std::move(spec));
     }
   }
-  add_or_adopt({"publishd", child_argv(publishd), -1, kStopPublishd},
-               find_stray(config_.publishd_stats_path()));
+  add_or_adopt(publishd_spec(publishd), find_stray(config_.publishd_stats_path()));
   for (std::uint32_t k = 0; k < config_.shards.count; ++k) {
-    ChildSpec spec{fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
+    ChildSpec spec{
+        fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
     spec.argv.insert(spec.argv.begin() + 1, {"--shard", std::to_string(k), "--listen-fd", "3"});
     add_or_adopt(std::move(spec), std::move(strays[k]));
   }

@@ -47,10 +47,10 @@ class Instance {
     std::uint64_t started_realtime_ns = 0;
   };
 
-  void prepare_folders();
-  void lock_runtime_dir();
+  void lock_folders();
   void prepare_children();
   [[nodiscard]] std::vector<std::string> child_argv(const std::string& program) const;
+  [[nodiscard]] ChildSpec publishd_spec(const std::string& program) const;
   [[nodiscard]] std::optional<Stray> find_stray(const std::string& stats_path) const;
   void stop_stray(const std::string& name, const Stray& stray);
   void add_or_adopt(ChildSpec spec, std::optional<Stray> stray);
@@ -67,6 +67,7 @@ class Instance {
   SystemClock clock_;
   Logger log_;
   Fd lock_;
+  Fd state_lock_;
   Fd signals_;
   std::optional<Listeners> listeners_;
   std::optional<EmbeddedNats> nats_;

@@ -11,11 +11,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
+#include "common/base/runtime_dir.h"
 #include "ingestd/instance.h"
 
 namespace {
@@ -106,8 +106,7 @@ RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock
 
 void run(const Arguments& arguments, const Config& config, Fd signals) {
   const std::uint32_t shard = *arguments.shard;
-  std::error_code ignored;  // whoever needs the directory says what is wrong with it
-  std::filesystem::create_directories(config.paths.runtime_dir, ignored);
+  check_runtime_dir(config.paths.runtime_dir);
   // Before anything of a running ingestd's is replaced.
   if (const int pid = RingFile::lock_holder(config.ring_path(shard), RingSide::Writer); pid > 0) {
     throw StartError(EX_TEMPFAIL, fmt::format("{} is in use by process {}: shard {} runs already",
@@ -127,7 +126,9 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   if (!listeners) throw StartError(EX_OSERR, listeners.error());
 
   Logger log(fmt::format("ingestd@{}", shard), parse_log_level(config.log.level));
-  if (!ring.on_hugepages()) log.warn("{}", ring.hugepage_note());
+  if (!ring.hugepage_note().empty()) {
+    ring.created() ? log.warn("{}", ring.hugepage_note()) : log.info("{}", ring.hugepage_note());
+  }
   if (config.shards.pin) pin_to_core(shard, log);
   std::uint64_t watchdog_us = 0;
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;

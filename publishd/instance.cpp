@@ -4,8 +4,8 @@
 #include <systemd/sd-daemon.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <stdexcept>
+
+#include "common/base/mask_url.h"
 
 namespace arancini::publishd {
 
@@ -15,15 +15,6 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kBeatNs = 100 * kMillisecond;      // counters, heartbeats
 constexpr std::uint64_t kStatusNs = 1'000 * kMillisecond;  // systemd
 constexpr std::uint64_t kSleepMostNs = 500 * kMillisecond;
-
-void make_runtime_dir(const Config& config) {
-  std::error_code ec;
-  std::filesystem::create_directories(config.paths.runtime_dir, ec);
-  if (!std::filesystem::is_directory(config.paths.runtime_dir, ec)) {
-    throw std::runtime_error(config.paths.runtime_dir +
-                             ": the runtime directory cannot be made; set paths.runtime_dir");
-  }
-}
 
 }  // namespace
 
@@ -35,7 +26,6 @@ Instance::Instance(Config config)
       jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
       drain_(DrainOptions::from(config_), jetstream_, &log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
-  make_runtime_dir(config_);
   open_stats();
 }
 
@@ -62,7 +52,7 @@ void Instance::open_stats() {
 
 void Instance::run() {
   log_.info("publishd {} started: format {}, NATS {}", ARANCINI_VERSION, to_string(config_.publish.format),
-            config_.nats.url);
+            mask_url(config_.nats.url));
   beat(clock_.boottime_ns());
   sd_notify(0, "READY=1");
   while (!drain_.stopped()) {

@@ -14,6 +14,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/mask_url.h"
 #include "common/schema/message_headers.h"
 
 namespace arancini::publishd {
@@ -243,6 +244,7 @@ JetStream::Options JetStream::Options::from(const Config& config) {
 
 JetStream::JetStream(Options options, Wake& wake, Logger& log)
     : options_(std::move(options)),
+      shown_url_(mask_url(options_.url)),
       wake_(wake),
       log_(log),
       acks_(std::make_unique<AckQueue>(2 * std::size_t{options_.max_in_flight} + 1024)) {
@@ -381,7 +383,7 @@ void JetStream::set_state(State state, const Problem& problem) {
   state_.store(state, std::memory_order_relaxed);
   if (state == State::Ready) {
     if (!told_.empty() || !was_connected_)
-      log_.info("NATS connected: {}, stream {}", options_.url, options_.updates_stream);
+      log_.info("NATS connected: {}, stream {}", shown_url_, options_.updates_stream);
     was_connected_ = true;
     told_.clear();
     return;
@@ -412,12 +414,12 @@ bool JetStream::connect(Problem& problem) {
   if (s == NATS_OK) s = natsOptions_SetIOBufSize(raw, 256 * 1024);
   if (s == NATS_OK) s = natsOptions_SetClosedCB(raw, Link::on_closed, link.get());
   if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, options_.url + ": " + text_of(s)};
+    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + text_of(s)};
     return false;
   }
   s = natsConnection_Connect(&link->connection, raw);
   if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, options_.url + ": " + why_of(s)};
+    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + why_of(s)};
     return false;
   }
   link_ = std::move(link);
@@ -433,7 +435,7 @@ bool JetStream::connect(Problem& problem) {
   if (s == NATS_OK) s = natsSubscription_SetOnCompleteCB(l.subscription, Link::on_completed, &l);
   if (s == NATS_OK) s = natsSubscription_SetPendingLimits(l.subscription, -1, -1);
   if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, options_.url + ": " + text_of(s)};
+    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + text_of(s)};
     drop_link();
     return false;
   }
@@ -500,8 +502,7 @@ bool JetStream::check_streams(Problem& problem) {
     }
     const StreamInfo info(raw);
     if (s == NATS_TIMEOUT || s == NATS_CONNECTION_CLOSED || s == NATS_CONNECTION_DISCONNECTED) {
-      problem = {ErrorCode::NatsUnreachable,
-                 options_.url + ": JetStream does not answer (" + text_of(s) + ")"};
+      problem = {ErrorCode::NatsUnreachable, shown_url_ + ": JetStream does not answer (" + text_of(s) + ")"};
       return false;
     }
     if (s != NATS_OK) {
@@ -600,7 +601,7 @@ bool JetStream::try_session(const SessionRequest& request, Session& out, Problem
   StreamTail source(link_->js, options_.updates_stream, stop_);
   auto tail = read_tail(source, request.floors);
   if (!tail) {
-    problem = {ErrorCode::NatsUnreachable, options_.url + ": " + source.error()};
+    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + source.error()};
     return false;
   }
   out.tail = std::move(*tail);

@@ -63,6 +63,7 @@ class JetStream final : public Broker {
   void set_state(State state, const Problem& problem);
 
   Options options_;
+  const std::string shown_url_;  // for people: without passwords
   Wake& wake_;
   Logger& log_;
   std::unique_ptr<AckQueue> acks_;

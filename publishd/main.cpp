@@ -6,6 +6,7 @@
 #include <exception>
 #include <memory>
 
+#include "common/base/runtime_dir.h"
 #include "publishd/instance.h"
 
 namespace {
@@ -32,6 +33,7 @@ int main(int argc, char** argv) {
       std::printf("configuration is valid\n");
       return 0;
     }
+    arancini::check_runtime_dir(config.paths.runtime_dir);
     instance = std::make_unique<arancini::publishd::Instance>(std::move(config));
   } catch (const arancini::ConfigError& e) {
     std::fprintf(stderr, "publishd: %s\n", e.what());

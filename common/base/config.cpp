@@ -338,7 +338,8 @@ void ConfigFlags::add_to(CLI::App& app) {
   app.add_option("--state-dir", state_dir, "what must survive a reboot lives here");
   app.add_option("--bmp-listen", bmp_listen, "ADDRESS:PORT for BMP sessions");
   app.add_option("--metrics-listen", metrics_listen, "ADDRESS:PORT for /metrics and /healthz");
-  app.add_option("--nats", nats, "URL of NATS, or 'embedded'");
+  // The environment for those who must not show a password on the command line.
+  app.add_option("--nats", nats, "URL of NATS, or 'embedded'")->envname("ARANCINI_NATS");
   app.add_option("--shards", shards, "number of ingestd shards, 0 for one per core");
   app.add_option("--io", io, "auto, uring or epoll");
   app.add_option("--format", format, "update-v1, update-v1-concat or batch-v2");

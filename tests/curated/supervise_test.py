@@ -147,6 +147,18 @@ class Supervise(unittest.TestCase):
         p = self.start(nats="nats://operator:secret@127.0.0.1:1")
         self.assertEqual(p.nats, "nats://operator:***@127.0.0.1:1")
 
+        # The password reaches the one child that needs it, and no command line.
+        def words(pid, file):
+            with open(f"/proc/{pid}/{file}") as f:
+                return f.read().split("\0")
+        publishd, *ingestds = self.pid("publishd"), self.pid("ingestd@0"), self.pid("ingestd@1")
+        self.assertIn("ARANCINI_NATS=nats://operator:secret@127.0.0.1:1", words(publishd, "environ"))
+        for pid in ingestds:
+            self.assertFalse([w for w in words(pid, "environ") if "secret" in w])
+        for pid in (publishd, *ingestds):
+            self.assertFalse([w for w in words(pid, "cmdline") if "secret" in w])
+        self.assertNotIn("secret", self.log(p))
+
         status = json.loads(self.aranctl("status", "--json"))
         self.assertEqual(status["nats"], {"url": p.nats, "state": "connected", "stream": "ARANCINI_UPDATES",
                                           "last_sequence": 42, "in_flight": 0})
@@ -233,6 +245,17 @@ class Supervise(unittest.TestCase):
         self.assertFalse(any(alive(pid) for pid in before))
         self.assertIn("it cannot be taken over with these settings", self.log(second))
 
+    def test_publishd_with_another_nats_is_not_adopted(self):
+        first = self.start()
+        before = self.pids()
+        first.kill()
+        first.wait()
+        self.start(nats="nats://127.0.0.1:2")
+        after = self.pids()
+        self.assertEqual(after[:2], before[:2])
+        self.assertNotEqual(after[2], before[2])
+        self.assertFalse(alive(before[2]))
+
     def test_embedded_nats_keeps_its_port(self):
         if not any(os.access(f"{d}/nats-server", os.X_OK)
                    for d in os.environ["PATH"].split(":") + ["/usr/sbin", "/usr/local/sbin"]):
@@ -294,13 +317,28 @@ class Supervise(unittest.TestCase):
 
         first = self.start()
         refused(69, rf"another curated \(pid {first.pid}\) serves {self.run_dir}: stop it, or choose")
+        run_dir, state_dir = self.run_dir, self.state_dir
+        self.run_dir = self.work + "/other"
+        refused(69, rf"another curated \(pid {first.pid}\) serves {state_dir}: stop it, or choose another --state-dir")
+        self.run_dir, self.state_dir = run_dir, self.work + "/other-state"
+        refused(69, rf"another curated \(pid {first.pid}\) serves {run_dir}: stop it, or choose another --runtime-dir")
+        self.run_dir = self.work + "/open"
+        os.mkdir(self.run_dir)
+        os.chmod(self.run_dir, 0o1777)
+        refused(78, r"/open: other users may write there \(mode 1777")
+        os.chmod(self.run_dir, 0o700)
+        with open(self.work + "/victim", "w") as f:
+            f.write("precious")
+        os.symlink(self.work + "/victim", self.run_dir + "/curated.lock")
+        refused(77, "/open/curated.lock: is a symbolic link: remove it")
+        with open(self.work + "/victim") as f:
+            self.assertEqual(f.read(), "precious")
         self.run_dir = self.work + "/other"
         refused(69, f"BMP listener {first.bmp}: Address already in use; another collector", bmp=first.bmp)
         refused(69, f"metrics listener {first.metrics}.*metrics.listen", metrics=first.metrics)
         refused(78, "--shards: at most 1024", shards=2000)
         os.unlink(self.libexec + "/publishd")
         refused(69, "the program publishd is missing .*ARANCINI_LIBEXEC")
-        self.run_dir = self.work + "/run"  # for tearDown
 
     def test_without_supervise_it_only_watches(self):
         first = self.start()
