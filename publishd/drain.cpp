@@ -385,10 +385,14 @@ Drain::Step Drain::consume(Ring& r) {
   return whole ? consume_whole(r) : consume_expanded(r);
 }
 
+// What is open of the router goes first: messages are stored in the order of their sending, after a failure
+// as well. The records behind the barrier are not looked at before. Blocked: called again when there is room.
 Drain::Step Drain::consume_barrier(Ring& r) {
+  const std::uint32_t router = r.record.header.router_id;
   for (Group* g = groups_.oldest(r.slot); g != nullptr;) {
     Group* next = g->next;
-    if (g->router_id == r.record.header.router_id && !send(*g)) return Step::Blocked;
+    const bool meant = router == shm::kAllRouters || g->router_id == router;
+    if (meant && !send(*g)) return Step::Blocked;
     g = next;
   }
   return Step::Done;

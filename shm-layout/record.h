@@ -11,8 +11,11 @@ namespace arancini::shm {
 enum class RecordKind : std::uint8_t {
   Padding = 0,      // only `size_bytes` and `kind` are valid: skip
   UpdateBatch = 1,  // payload: one framed Cap'n Proto UpdateBatch (common/schema/batch.capnp)
-  Barrier = 2,      // no payload: peer or ownership transition; open groups of that router are flushed
+  Barrier = 2,      // no payload: what was written before about this router is published before what follows
 };
+
+// In a barrier's router_id: it is about all routers of the ring.
+inline constexpr std::uint32_t kAllRouters = 0xffffffffU;
 
 // A batch either announces or withdraws, never both.
 inline constexpr std::uint16_t kRecordFlagWithdraw = 1;

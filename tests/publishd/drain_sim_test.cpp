@@ -17,6 +17,7 @@ struct Outcome {
 struct Options {
   bool check_previous_id = true;
   bool check_sequence = true;
+  bool barriers = true;
 };
 
 Outcome run_history(std::uint64_t seed, Options options = {}) {
@@ -79,7 +80,13 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
       }
       if (to_write > 0 && random.chance(40)) {
         RingMemory& r = *rings[random.below(static_cast<std::uint32_t>(rings.size()))];
-        r.write(random.below(subjects), random.chance(10) ? 0 : 1 + random.below(30));
+        const std::uint32_t subject = random.below(subjects);
+        if (random.chance(10)) {
+          r.write(random.chance(20) ? RingMemory::kForAll : subject, 0);
+          if (!options.barriers) r.spoil_barrier();
+        } else {
+          r.write(subject, 1 + random.below(30));
+        }
         --to_write;
       }
       if (last_life && round > 300) world.calm();
@@ -154,6 +161,12 @@ TEST(DrainSim, PredictedSequenceAloneDoesNotSuffice) {
 TEST(DrainSim, IdsAloneDoNotSuffice) {
   Options o;
   o.check_sequence = false;
+  EXPECT_GT(failures(o), 0U);
+}
+
+TEST(DrainSim, OrderAcrossSubjectsNeedsBarriers) {
+  Options o;
+  o.barriers = false;
   EXPECT_GT(failures(o), 0U);
 }
 

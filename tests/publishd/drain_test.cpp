@@ -109,6 +109,43 @@ TEST_F(DrainTest, BarrierFlushesTheGroupsOfItsRouterOnly) {
   EXPECT_EQ(verdict(), "");
 }
 
+TEST_F(DrainTest, BarrierSeparatesSubjectsOfARouterThatAreOpenAlready) {
+  RingMemory& r = ring();
+  options_.in_flight.messages = 2;  // the barrier meets a full window
+  make();
+  // Subject 2 is open before subject 0 is, and would be sent first: with it what follows the barrier.
+  r.write(4, 1);
+  r.write(6, 1);
+  r.write(2, 1);
+  r.write(0, 5);
+  r.write(4, 2);
+  r.write(0, 0);
+  r.write(2, 5);
+  r.write(RingMemory::kForAll, 0);
+  r.write(0, 5);
+  r.write(1, 5);
+  for (int i = 0; i < 5; ++i) round();
+  EXPECT_EQ(broker_.sent, 2U);
+  settle();
+  EXPECT_EQ(r.head, r.tail);
+  EXPECT_EQ(verdict(), "");
+}
+
+TEST_F(DrainTest, BarrierForAllFlushesEveryGroup) {
+  RingMemory& r = ring();
+  options_.eager_messages = 0;
+  make();
+  r.write(0, 1);
+  r.write(1, 1);
+  r.write(3, 1);
+  r.write(RingMemory::kForAll, 0);
+  r.write(1, 1);
+  round();
+  EXPECT_EQ(broker_.sent, 3U);
+  settle();
+  EXPECT_EQ(verdict(), "");
+}
+
 TEST_F(DrainTest, UpdateV1HasOneUpdatePerMessage) {
   RingMemory& r = ring();
   options_.format = PublishFormat::UpdateV1;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -43,6 +44,7 @@ struct RingMemory {
     std::vector<std::byte> bytes;  // header and payload
     std::uint64_t begin = 0, end = 0;
   };
+  static constexpr std::uint32_t kForAll = ~std::uint32_t{0};  // as a barrier's subject
   WriterId writer;
   std::uint32_t shard = 0;
   std::vector<Record> records;
@@ -50,8 +52,11 @@ struct RingMemory {
   std::uint64_t floor = shm::kNoFloor, floor_created = 0;
   std::uint64_t next_sequence = 1;
   std::vector<std::string> subject_of{""};  // by sequence
+  // By sequence: the router, and how many barriers for it stand before.
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> epoch_of{{0, 0}};
+  std::array<std::uint32_t, 2> barriers{};
 
-  // A batch of `count` updates, or a barrier when count is 0.
+  // A batch of `count` updates, or a barrier for the subject's router when count is 0.
   void write(std::uint32_t subject, std::uint32_t count) {
     Record r;
     shm::RecordHeader h{};
@@ -61,7 +66,10 @@ struct RingMemory {
       h.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
       h.format = shm::kRecordFormat;
       h.first_sequence = next_sequence;
-      h.router_id = subject % 2;
+      h.router_id = subject == kForAll ? shm::kAllRouters : subject % 2;
+      for (std::uint32_t i = 0; i < barriers.size(); ++i) {
+        if (subject == kForAll || i == subject % 2) ++barriers[i];
+      }
       r.bytes.resize(sizeof h);
     } else {
       schema::BatchMeta meta;
@@ -75,6 +83,7 @@ struct RingMemory {
         encoder.add(Prefix{0, kV4MappedLow | (next_sequence + i), 0, 32});
         subject_of.push_back("p.updates." + subject_token(router) + "." + std::to_string(meta.peer_asn) +
                              ".1_1");
+        epoch_of.emplace_back(meta.router_id, barriers[meta.router_id]);
       }
       h = encoder.finish();
     }
@@ -83,6 +92,12 @@ struct RingMemory {
     r.end = tail = tail + h.size_bytes;
     next_sequence += count;
     records.push_back(std::move(r));
+  }
+  // The last record, a barrier, is about a router that is not there.
+  void spoil_barrier() {
+    constexpr std::uint32_t kNobody = 77;
+    std::copy_n(reinterpret_cast<const std::byte*>(&kNobody), sizeof kNobody,
+                records.back().bytes.begin() + offsetof(shm::RecordHeader, router_id));
   }
 };
 
@@ -363,7 +378,7 @@ class SimBroker final : public Broker {
   bool in_session_ = false;
 };
 
-// What is wrong in the stream; empty: exactly once and in order.
+// What is wrong in the stream; empty: exactly once, in order per subject, and per router across barriers.
 inline std::string check(const Stream& stream, const std::vector<std::unique_ptr<RingMemory>>& rings) {
   std::map<WriterId, const RingMemory*> by_writer;
   std::map<WriterId, std::vector<std::uint8_t>> seen;
@@ -372,6 +387,7 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
     seen[r->writer].resize(r->next_sequence);
   }
   std::map<std::pair<WriterId, std::string>, std::uint64_t> before;
+  std::map<std::pair<WriterId, std::uint32_t>, std::uint32_t> epochs;  // by router
   std::string wrong;
   for (const Message& m : stream.messages) {
     const auto format = m.format == PublishFormat::UpdateV1         ? schema::PayloadFormat::UpdateV1
@@ -391,6 +407,9 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
       } else if (std::uint64_t& b = before[{u.writer, m.subject}];
                  std::exchange(b, u.sequence) >= u.sequence) {
         wrong = "out of order: " + at;
+      } else if (const auto [router, epoch] = by_writer[u.writer]->epoch_of[u.sequence];
+                 std::exchange(epochs[{u.writer, router}], epoch) > epoch) {
+        wrong = "across a barrier: " + at;
       } else if (u.prefix_address.v4() != static_cast<std::uint32_t>(u.sequence)) {
         wrong = "wrong contents: " + at;
       }
