@@ -1,4 +1,8 @@
+#include <algorithm>
+#include <utility>
+
 #include "ingestd/shard_impl.h"
+#include "shm-layout/record.h"
 
 // Peer Up, Peer Down, and which session tells a view (docs/decisions/0006-resync-and-sweeps.md).
 namespace arancini::ingestd {
@@ -64,19 +68,23 @@ void Shard::Impl::view_up(Session& session, PeerView& view, const wire::PerPeerH
   resync.found(view);
   peers.touch(view);
 
-  view.each_table([&](RibTable& table) {
-    const bool negotiated = peer.addpath(view.view, table_index(table.family));
-    if (negotiated == table.negotiated) return;  // keeps what was learned from messages
-    table.negotiated = negotiated;
-    table.judge = wire::AddPathJudge(negotiated);
-    table.mismatch_said = false;
-  });
-
+  std::erase(view.superseded, &session);
+  adopt_addpath(view);
   if (adopt_identity(view, header)) return;
   // A Loc-RIB has no BGP session that could have begun anew: a second Peer Up is about another family (FRR
   // 10), and routes may have come in between.
   if (repeated && peer.is_loc_rib()) return;
   resync.begin(view);
+}
+
+void Shard::Impl::adopt_addpath(PeerView& view) {
+  view.each_table([&view](RibTable& table) {
+    const bool negotiated = view.peer.addpath(view.view, table_index(table.family));
+    if (negotiated == table.negotiated) return;  // keeps what was learned from messages
+    table.negotiated = negotiated;
+    table.judge = wire::AddPathJudge(negotiated);
+    table.mismatch_said = false;
+  });
 }
 
 bool Shard::Impl::adopt_identity(PeerView& view, const wire::PerPeerHeader& header) {
@@ -134,16 +142,17 @@ bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHea
   if (view.owner != &session) {
     if (view.claimed_serial > session.serial) {
       context.stats.add(IngestMetric::MessagesSuperseded);
-      if (view.owner != nullptr) return false;
-      // The newer session is gone, and what this one said meanwhile was not heard.
-      session.must_close = true;
-      to_close.push_back(session.id);
-      context.log.warn(
-          "router {}: session from port {} has to connect anew: a newer one told its routes and is gone",
-          session.router->address.to_string(), session.port);
+      if (view.owner != nullptr) {
+        supersede(session, view);
+      } else {
+        ask_to_close(session);
+      }
       return false;
     }
     const bool taken_over = view.owned_before;
+    if (view.owner != nullptr) supersede(*view.owner, view);
+    std::erase(view.superseded, &session);
+    if (view.peer.up_session == session.serial) adopt_addpath(view);
     view.owner = &session;
     view.router_port = session.port;
     view.owned_before = true;
@@ -158,6 +167,21 @@ bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHea
   return true;
 }
 
+void Shard::Impl::supersede(Session& session, PeerView& view) {
+  if (std::ranges::find(view.superseded, &session) == view.superseded.end()) {
+    view.superseded.push_back(&session);
+  }
+}
+
+void Shard::Impl::ask_to_close(Session& session) {
+  if (std::exchange(session.must_close, true)) return;
+  // What it said while the newer one was there was not heard.
+  to_close.push_back(session.id);
+  context.log.warn(
+      "router {}: session from port {} has to connect anew: a newer one told its routes and is gone",
+      session.router->address.to_string(), session.port);
+}
+
 bool Shard::Impl::settle_identity(PeerView& view) {
   if (!view.identity_changes) return true;
   if (view.routes > 0) (void)sweep.run(1);
@@ -166,6 +190,34 @@ bool Shard::Impl::settle_identity(PeerView& view) {
   view.asn = view.next_asn;
   view.bgp_id = view.next_bgp_id;
   peers.touch(view);
+  return true;
+}
+
+bool Shard::Impl::append_barrier(std::uint32_t router_row) {
+  constexpr std::uint32_t kBytes = sizeof(shm::RecordHeader);
+  if (context.ring.claim(kBytes).empty()) return false;
+  shm::RecordHeader header{};
+  header.size_bytes = kBytes;
+  header.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
+  header.format = shm::kRecordFormat;
+  header.first_sequence = raw(context.ring.next_sequence());
+  header.received_realtime_ns = context.realtime_ns;
+  header.router_id = router_row;
+  context.ring.append(header);
+  context.stats.add(IngestMetric::RingRecords);
+  return true;
+}
+
+bool Shard::Impl::separate_identities(PeerView& view) {
+  if (view.told_asn == view.asn) return true;
+  if (peers.forgotten()) {
+    // Rows may have changed as well: one barrier for all that was written before.
+    if (!append_barrier(shm::kAllRouters)) return false;
+    peers.set_forgotten(false);
+  } else if (view.told_asn && !append_barrier(view.peer.router->row)) {
+    return false;
+  }
+  view.told_asn = view.asn;
   return true;
 }
 

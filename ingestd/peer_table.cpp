@@ -64,6 +64,7 @@ PeerTable::PeerTable(ShardContext& context)
       view_rows_(context.stats.peer_capacity()) {
   dirty_routers_.reserve(router_rows_.size());
   dirty_views_.reserve(view_rows_.size());
+  forgotten_ = raw(context_.ring.next_sequence()) != 1;
 }
 
 std::uint32_t PeerTable::take_router_row() {
@@ -102,6 +103,7 @@ void PeerTable::remove(Router& router) {
 
 void PeerTable::remove(PeerView& view) {
   Peer& peer = view.peer;
+  if (view.told_asn) forgotten_ = true;
   std::erase(dirty_views_, &view);
   context_.stats.update_peer(view.row, [](shm::PeerRow& row) { row.in_use = 0; });
   view_rows_[view.row] = nullptr;

@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -158,8 +159,11 @@ struct PeerView {
   bool as_width_said = false;
   std::uint32_t next_asn = 0, next_bgp_id = 0;
   bool identity_changes = false;  // what is told must be withdrawn before the peer's new AS number is used
+  std::optional<std::uint32_t> told_asn;  // that of the last records
 
   Session* owner = nullptr;  // the open session that tells it
+  // Open sessions that have told it as well, or tried to, and are not heard about it.
+  std::vector<Session*> superseded;
   bool owned_before = false;
   std::uint64_t claimed_serial =
       0;  // newest session that sent routes of it; 0 after a Peer Up that found it without owner
@@ -206,6 +210,10 @@ class PeerTable {
   // Writes the rows that changed.
   void write_rows();
 
+  // Records in the ring may be about a view that is not remembered with its AS number.
+  [[nodiscard]] bool forgotten() const { return forgotten_; }
+  void set_forgotten(bool forgotten) { forgotten_ = forgotten; }
+
   [[nodiscard]] std::size_t routers() const { return routers_.size(); }
   [[nodiscard]] std::uint32_t open_sessions() const { return open_sessions_; }
 
@@ -231,6 +239,7 @@ class PeerTable {
   std::vector<PeerView*> view_rows_;
   std::vector<Router*> dirty_routers_;
   std::vector<PeerView*> dirty_views_;
+  bool forgotten_ = false;
 };
 
 }  // namespace arancini::ingestd

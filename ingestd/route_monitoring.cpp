@@ -64,6 +64,7 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     if (index != kNoTable && view->tables[index]) resync.end_of_rib(*view->tables[index]);
     return Applied::Done;
   }
+  if (!separate_identities(*view)) return Applied::NoRoom;
   return apply_fields(session, *view, header, update, message);
 }
 

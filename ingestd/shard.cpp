@@ -72,8 +72,13 @@ void Shard::close_session(SessionId id) {
     for (Peer* peer : router->peers) {
       if (peer->up && peer->up_session == session.serial) s.set_up(*peer, false);
       for (const auto& view : peer->views) {
-        if (!view || view->owner != &session) continue;
+        if (!view) continue;
+        std::erase(view->superseded, &session);
+        if (view->owner != &session) continue;
         view->owner = nullptr;
+        // They say only what changes, which nobody can tell from silence. A new dump within the grace time
+        // changes nothing downstream.
+        for (Session* other : view->superseded) s.ask_to_close(*other);
         if (view->state != shm::PeerState::Down) view->state = shm::PeerState::Stale;
         s.resync.lost(*view);
         s.peers.touch(*view);

@@ -38,6 +38,16 @@ struct Shard::Impl {
   bool adopt_identity(PeerView& view, const wire::PerPeerHeader& header);
   // A peer's new AS number is published once what was told under the old one is withdrawn. False: not yet.
   bool settle_identity(PeerView& view);
+  // Subjects name the AS number, and order holds within a subject: between records under two numbers stands a
+  // barrier. False: no room for it yet.
+  bool separate_identities(PeerView& view);
+  bool append_barrier(std::uint32_t router_row);
+  // The session is not heard about the view.
+  static void supersede(Session& session, PeerView& view);
+  // The session will be closed by the loop, and is not heard until then.
+  void ask_to_close(Session& session);
+  // Tables of a view use what the peer has negotiated by now.
+  static void adopt_addpath(PeerView& view);
 
   Applied route_monitoring(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
   Applied apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,

@@ -161,6 +161,9 @@ class ShardHarness {
 
   [[nodiscard]] const std::map<RouteKey, ToldRoute>& table() const { return table_; }
   [[nodiscard]] std::vector<schema::DecodedUpdate>& updates() { return updates_; }
+  // Read so far.
+  [[nodiscard]] std::uint64_t barriers() const { return barriers_; }
+  [[nodiscard]] std::uint64_t barriers_for_all() const { return barriers_for_all_; }
   [[nodiscard]] const Buffer& bytes() const { return bytes_; }
   // Updates since the last call.
   std::vector<schema::DecodedUpdate> take_updates() {
@@ -190,13 +193,30 @@ class ShardHarness {
 
   void fold(const RingRecord& record) {
     if (options_.keep_bytes) keep(record.payload);
+    if (record.header.kind == static_cast<std::uint8_t>(shm::RecordKind::Barrier)) {
+      ASSERT_EQ(record.header.first_sequence, next_sequence_);
+      ++barriers_;
+      if (record.header.router_id == shm::kAllRouters) {
+        ++barriers_for_all_;
+      } else {
+        ++epochs_[record.header.router_id];
+      }
+      return;
+    }
     ASSERT_EQ(record.header.kind, static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch));
+    const std::uint64_t epoch = barriers_for_all_ + epochs_[record.header.router_id];
     const auto problem = schema::decode_payload(
-        schema::PayloadFormat::BatchV2, record.payload, [this](const schema::DecodedUpdate& u) {
+        schema::PayloadFormat::BatchV2, record.payload, [this, epoch](const schema::DecodedUpdate& u) {
           ASSERT_EQ(u.sequence, next_sequence_);
           ++next_sequence_;
           const RouteKey key = key_of(u);
           const auto found = table_.find(key);
+          // Subjects are not in order with one another, except across a barrier.
+          const auto [said, first] = said_.try_emplace(key, u.peer_asn, epoch);
+          if (!first && said->second.first != u.peer_asn) {
+            ASSERT_GT(epoch, said->second.second) << "another subject without a barrier";
+          }
+          said->second = {u.peer_asn, epoch};
           if (u.announced) {
             ToldRoute route{u.as_path, u.next_hop, u.med, u.peer_asn};
             ASSERT_FALSE(u.synthetic);
@@ -226,6 +246,9 @@ class ShardHarness {
   std::unique_ptr<StatsWriter> stats_;
   std::unique_ptr<Shard> shard_;
   std::map<RouteKey, ToldRoute> table_;
+  std::map<RouteKey, std::pair<std::uint32_t, std::uint64_t>> said_;  // AS number and epoch of the last news
+  std::map<std::uint32_t, std::uint64_t> epochs_;                     // barriers by router
+  std::uint64_t barriers_ = 0, barriers_for_all_ = 0;
   std::vector<schema::DecodedUpdate> updates_;
   Buffer bytes_;
   std::uint64_t next_sequence_ = 1;

@@ -584,6 +584,7 @@ TEST(Shard, ANewAsNumberWaitsUntilTheOldOnesRoutesAreWithdrawn) {
   h.settle();
   ASSERT_EQ(h.table().size(), 100U);
   for (const auto& [key, route] : h.table()) EXPECT_EQ(route.peer_asn, 65099U);
+  EXPECT_EQ(h.barriers(), 1U);  // the harness looks that it is in its place
   // The same across a lost session.
   h.shard().close_session(s);
   s = h.open();
@@ -592,6 +593,79 @@ TEST(Shard, ANewAsNumberWaitsUntilTheOldOnesRoutesAreWithdrawn) {
   h.settle();
   ASSERT_EQ(h.table().size(), 50U);
   for (const auto& [key, route] : h.table()) EXPECT_EQ(route.peer_asn, 65001U);
+  EXPECT_EQ(h.barriers(), 2U);
+}
+
+TEST(Shard, ABarrierStandsBetweenTwoAsNumbersHoweverTheRoutesWent) {
+  ShardHarness h;
+  const SessionId s = h.open();
+  PeerSpec changed = peer_a();
+  changed.asn = 65099;
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 100);
+  h.send(s, peer_down(peer_a()));
+  h.settle();  // nothing is told any more when the new number comes
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 100);
+  h.settle();
+  EXPECT_EQ(h.barriers(), 0U);  // same number
+  h.send(s, route_monitoring(peer_a(), withdraw(many(100))));
+  announce_many(h, s, changed, 100);  // without Peer Up
+  h.settle();
+  EXPECT_EQ(h.barriers(), 1U);
+  EXPECT_EQ(h.barriers_for_all(), 0U);
+  for (const auto& [key, route] : h.table()) EXPECT_EQ(route.peer_asn, 65099U);
+}
+
+TEST(Shard, ABarrierWaitsForRoom) {
+  ShardHarness h({.ring_bytes = 64 * 1024});
+  const SessionId s = h.open();
+  PeerSpec changed = peer_a(), other = peer_a();
+  changed.asn = 65099;
+  other.address = ip("10.0.0.77");
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 10);
+  h.send(s, route_monitoring(peer_a(), withdraw(many(10))));
+  while (!h.writer().claim(sizeof(shm::RecordHeader)).empty()) {
+    h.writer().abandon();
+    shm::RecordHeader filler{};
+    filler.size_bytes = sizeof filler;
+    filler.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
+    filler.format = shm::kRecordFormat;
+    filler.first_sequence = raw(h.writer().next_sequence());
+    filler.router_id = 5;  // another router
+    ASSERT_FALSE(h.writer().claim(sizeof filler).empty());
+    h.writer().append(filler);
+  }
+  const Buffer news = route_monitoring(changed, announce({"203.0.113.0/24"}));
+  EXPECT_EQ(h.shard().apply(s, news), Shard::Applied::NoRoom);
+  EXPECT_EQ(h.shard().apply(s, news), Shard::Applied::NoRoom);
+  h.send(s, news);
+  h.settle();
+  ASSERT_EQ(h.table().size(), 1U);
+  EXPECT_EQ(h.table().begin()->second.peer_asn, 65099U);
+}
+
+TEST(Shard, WhatWasForgottenIsBehindABarrierForAll) {
+  ShardHarness h({.peers = 1});
+  const SessionId s = h.open();
+  PeerSpec changed = peer_a(), other = peer_a();
+  changed.asn = 65099;
+  other.address = ip("10.0.0.77");
+  h.send(s, peer_up(peer_a()));
+  announce_many(h, s, peer_a(), 10);
+  h.send(s, peer_down(peer_a()));
+  h.settle();
+  h.send(s, peer_up(other));
+  announce_many(h, s, other, 10);  // takes the row
+  h.settle();
+  EXPECT_EQ(h.barriers_for_all(), 1U);
+  h.send(s, peer_down(other));
+  h.settle();
+  announce_many(h, s, changed, 10);
+  h.settle();
+  EXPECT_EQ(h.barriers_for_all(), 2U);
+  EXPECT_EQ(h.table().size(), 10U);
 }
 
 TEST(Shard, TheNewerOfTwoSessionsTellsAView) {
@@ -624,15 +698,82 @@ TEST(Shard, ASessionThatWasNotHeardHasToConnectAnew) {
   const SessionId fresh = h.open("192.0.2.1", 30001);
   announce_many(h, fresh, peer_a(), 20);
   h.send(old, route_monitoring(peer_a(), withdraw({many(1)[0]})));
-  h.shard().close_session(fresh);
   EXPECT_FALSE(h.shard().take_session_to_close().has_value());
-  h.send(old, route_monitoring(peer_a(), announce({"203.0.113.0/24"})));
+  h.shard().close_session(fresh);  // the old one may be quiet from now on
   const auto id = h.shard().take_session_to_close();
   ASSERT_TRUE(id.has_value());
   EXPECT_EQ(*id, old);
+  h.send(old, route_monitoring(peer_a(), announce({"203.0.113.0/24"})));
   EXPECT_FALSE(h.shard().take_session_to_close().has_value());
   h.settle();
   EXPECT_EQ(h.table().size(), 20U);
+  // The router connects anew and tells everything: nothing of it is news.
+  h.shard().close_session(old);
+  (void)h.take_updates();
+  const SessionId again = h.open("192.0.2.1", 30002);
+  h.send(again, peer_up(peer_a()));
+  announce_many(h, again, peer_a(), 20);
+  h.pass_time(1000);
+  EXPECT_EQ(h.table().size(), 20U);
+  EXPECT_TRUE(h.take_updates().empty());
+}
+
+TEST(Shard, ASessionThatSpeaksOnlyAfterTheNewerOneIsGoneHasToConnectAnew) {
+  ShardHarness h;
+  const SessionId old = h.open("192.0.2.1", 30000);
+  const SessionId fresh = h.open("192.0.2.1", 30001);
+  announce_many(h, fresh, peer_a(), 20);
+  h.shard().close_session(fresh);
+  EXPECT_FALSE(h.shard().take_session_to_close().has_value());  // it never told this
+  h.send(old, route_monitoring(peer_a(), announce({"203.0.113.0/24"})));
+  EXPECT_EQ(h.shard().take_session_to_close(), old);
+}
+
+TEST(Shard, OnlySessionsThatLostWhatIsWithoutOwnerHaveToConnectAnew) {
+  ShardHarness h;
+  PeerSpec other = peer_a(), third = peer_a();
+  other.address = ip("10.0.0.77");
+  third.address = ip("10.0.0.78");
+  const SessionId one = h.open("192.0.2.1", 30000);
+  const SessionId two = h.open("192.0.2.1", 30001);
+  const SessionId three = h.open("192.0.2.1", 30002);
+  const SessionId stranger = h.open("192.0.2.2", 30000);
+  announce_many(h, one, peer_a(), 20);
+  announce_many(h, two, other, 20);
+  announce_many(h, three, third, 20);
+  announce_many(h, stranger, peer_a(), 20);
+  const SessionId fresh = h.open("192.0.2.1", 30003);
+  announce_many(h, fresh, peer_a(), 20);  // from `one`
+  announce_many(h, fresh, other, 20);     // from `two`
+  const SessionId freshest = h.open("192.0.2.1", 30004);
+  announce_many(h, freshest, other, 20);  // from `fresh`
+  h.shard().close_session(fresh);
+  EXPECT_EQ(h.shard().take_session_to_close(), one);  // what `two` lost is still told
+  EXPECT_FALSE(h.shard().take_session_to_close().has_value());
+  h.shard().close_session(one);
+  h.shard().close_session(three);
+  EXPECT_FALSE(h.shard().take_session_to_close().has_value());
+  h.shard().close_session(freshest);
+  EXPECT_EQ(h.shard().take_session_to_close(), two);
+  EXPECT_FALSE(h.shard().take_session_to_close().has_value());
+}
+
+TEST(Shard, ATakeOverBringsWhatItsPeerUpNegotiated) {
+  ShardHarness h;
+  const SessionId old = h.open("192.0.2.1", 30000);
+  h.send(old, peer_up(peer_a()));
+  announce_many(h, old, peer_a(), 20);
+  const SessionId fresh = h.open("192.0.2.1", 30001);
+  OpenSpec open;
+  open.addpath.push_back({kIpv4Unicast, 3});
+  h.send(fresh, peer_up(peer_a(), open, open));
+  // Parses both ways.
+  h.send(fresh, route_monitoring(peer_a(), announce({Nlri("0.0.0.0/8", 1)})));
+  h.send(fresh, end_of_rib(peer_a(), kIpv4Unicast));
+  h.pass_time(1000);
+  ASSERT_EQ(h.table().size(), 1U);
+  EXPECT_EQ(h.table().begin()->first.path_id, 1U);
+  EXPECT_EQ(h.metric(IngestMetric::AddPathMismatch), 0U);
 }
 
 TEST(Shard, TwoSessionsMayTellDifferentViewsOfOnePeer) {
