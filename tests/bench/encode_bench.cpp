@@ -67,7 +67,7 @@ void per_update(benchmark::State& state) {
 
 void encode(benchmark::State& state) {
   Sample sample(static_cast<std::uint32_t>(state.range(0)));
-  for (auto _ : state) benchmark::DoNotOptimize(sample.encode());
+  for ([[maybe_unused]] auto _ : state) benchmark::DoNotOptimize(sample.encode());
   per_update(state);
 }
 BENCHMARK(encode)->Arg(1)->Arg(4)->Arg(100);
@@ -78,7 +78,7 @@ void expand(benchmark::State& state) {
   BatchExpander expander;
   if (!expander.open(header, sample.payload(header))) state.SkipWithError("record refused");
   std::vector<std::byte> out(expander.update_bytes() * expander.count());
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     (void)expander.open(header, sample.payload(header));
     for (std::uint32_t i = 0; i < expander.count(); ++i) {
       expander.write_update(i, out.data() + i * expander.update_bytes());
@@ -98,7 +98,7 @@ void decode(benchmark::State& state) {
   std::vector<std::byte> out(expander.update_bytes() * expander.count());
   for (std::uint32_t i = 0; i < expander.count(); ++i)
     expander.write_update(i, &out[i * expander.update_bytes()]);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const auto error = decode_payload(PayloadFormat::UpdateV1Concat, out,
                                       [](const DecodedUpdate& u) { benchmark::DoNotOptimize(u.sequence); });
     if (error) state.SkipWithError("payload refused");
