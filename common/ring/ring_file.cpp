@@ -177,6 +177,28 @@ Result<WriterId, std::string> make_writer_id() {
   return id;
 }
 
+// What an operator can do about a file system without room for `bytes` more; empty on another error.
+std::string room_advice(int fd, int error, std::uint64_t bytes) {
+  struct statfs s {};
+  if (error != ENOSPC || ::fstatfs(fd, &s) != 0 || s.f_type == HUGETLBFS_MAGIC) return {};
+  const auto block = static_cast<std::uint64_t>(s.f_bsize);
+  const std::uint64_t room = s.f_bavail * block;
+  std::string text = fmt::format("; {} bytes are free there: set a smaller ring.size_bytes, or ", room);
+  if (s.f_type != TMPFS_MAGIC) return text + "make room";
+  std::error_code ec;
+  fs::path mount = fs::read_symlink(fmt::format("/proc/self/fd/{}", fd), ec).parent_path();
+  struct stat here {};
+  struct stat above {};
+  while (mount.has_relative_path() && ::stat(mount.c_str(), &here) == 0 &&
+         ::stat(mount.parent_path().c_str(), &above) == 0 && here.st_dev == above.st_dev) {
+    mount = mount.parent_path();
+  }
+  constexpr std::uint64_t kMiB = 1024 * 1024;
+  const std::uint64_t wanted = s.f_blocks * block - room + bytes;
+  return text + fmt::format("enlarge the tmpfs: mount -o remount,size={}M {}", (wanted + kMiB - 1) / kMiB,
+                            mount.string());
+}
+
 // A complete ring in a new file, its writer lock held. The file is removed again when something fails.
 Result<Opened, RingFileError> make_ring(const std::string& file, const WriterId& id,
                                         const RingFile::CreateOptions& options) {
@@ -194,7 +216,8 @@ Result<Opened, RingFileError> make_ring(const std::string& file, const WriterId&
     return failed(errno_text("cannot size " + file + " to " + std::to_string(bytes) + " bytes", errno));
   }
   if (const int error = ::posix_fallocate(o.fd.get(), 0, static_cast<off_t>(bytes)); error != 0) {
-    return failed(errno_text("cannot reserve " + std::to_string(bytes) + " bytes for " + file, error));
+    return failed(errno_text("cannot reserve " + std::to_string(bytes) + " bytes for " + file, error) +
+                  room_advice(o.fd.get(), error, bytes));
   }
   auto mapping = SharedMapping::map(o.fd.get(), bytes, true);
   if (!mapping) return failed(file + ": " + mapping.error());

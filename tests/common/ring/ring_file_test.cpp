@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +44,20 @@ bool contains(const std::string& text, const std::string& part) {
 std::size_t entries(const std::string& directory) {
   return static_cast<std::size_t>(
       std::distance(std::filesystem::directory_iterator(directory), std::filesystem::directory_iterator()));
+}
+
+TEST(RingFile, SaysWhatToDoOnAFullFileSystem) {
+  const TempDir dir;
+  struct statfs s {};
+  ASSERT_EQ(::statfs(dir.file("").c_str(), &s), 0);
+  if (s.f_type != TMPFS_MAGIC || s.f_blocks == 0) GTEST_SKIP() << "/dev/shm is not a tmpfs with a limit";
+  // More than its limit is refused by the kernel at once.
+  auto file = RingFile::create_or_attach(dir.file("ring"), small_ring(shm::kRingMaxCapacityBytes));
+  ASSERT_FALSE(file);
+  EXPECT_TRUE(contains(file.error().text, "set a smaller ring.size_bytes")) << file.error().text;
+  EXPECT_TRUE(contains(file.error().text, "mount -o remount,size=")) << file.error().text;
+  EXPECT_TRUE(file.error().text.ends_with("M /dev/shm")) << file.error().text;
+  EXPECT_EQ(entries(dir.file("")), 0U);
 }
 
 TEST(RingFile, CreatesOnceThenAttaches) {
