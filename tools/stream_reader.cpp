@@ -6,6 +6,7 @@
 #include <chrono>
 #include <thread>
 
+#include "common/base/mask_url.h"
 #include "tools/aranctl.h"
 
 namespace arancini::tools {
@@ -32,10 +33,13 @@ using JetStream = Handle<jsCtx, jsCtx_Destroy>;
 using Subscription = Handle<natsSubscription, natsSubscription_Destroy>;
 
 std::string reason(natsStatus status) {
-  const char* detail = nats_GetLastError(nullptr);
-  std::string text = natsStatus_GetText(status);
-  if (detail != nullptr && *detail != '\0') text += std::string(" (") + detail + ")";
-  return text;
+  const char* last = nats_GetLastError(nullptr);
+  std::string detail = last != nullptr ? last : "";
+  // "(conn.c:2088): ..." is of no use to an operator.
+  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
+    detail.erase(0, at + 3);
+  const std::string text = natsStatus_GetText(status);
+  return detail.empty() || detail == text ? text : text + " (" + detail + ")";
 }
 
 // Without one nats.c prints asynchronous errors itself; ours are seen by the calls that fail.
@@ -111,7 +115,8 @@ class NatsStreamReader final : public StreamReader {
       // A stream that is followed may be quiet for ever; what is known to be there must come.
       if (next != before || (to == kFollow && end == End::Again)) progress = steady_clock::now();
       if (!refused)
-        refused = StreamError{kExitUnavailable, "stream " + stream_ + " at " + url_ + " gives no messages"};
+        refused = StreamError{kExitUnavailable,
+                              "stream " + stream_ + " at " + mask_url(url_) + " gives no messages"};
       if (out_of_patience(*refused)) return refused;
       if (end == End::Failed) wait_a_little();
     }
@@ -195,15 +200,16 @@ class NatsStreamReader final : public StreamReader {
   [[nodiscard]] StreamError stream_error(natsStatus status, jsErrCode code) const {
     if (code == JSStreamNotFoundErr) {
       return {kExitNoInput,
-              "no stream " + stream_ + " at " + url_ + ": is publishd running, is --stream right?"};
+              "no stream " + stream_ + " at " + mask_url(url_) + ": is publishd running, is --stream right?"};
     }
     if (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || status == NATS_NO_RESPONDERS) {
-      return {kExitUnavailable, "the server at " + url_ + " has no JetStream: " + reason(status)};
+      return {kExitUnavailable, "the server at " + mask_url(url_) + " has no JetStream: " + reason(status)};
     }
     if (code == JSConsumerFilterNotSubsetErr) {
       return {kExitNoInput, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
     }
-    return {kExitUnavailable, "cannot read stream " + stream_ + " at " + url_ + ": " + reason(status)};
+    return {kExitUnavailable,
+            "cannot read stream " + stream_ + " at " + mask_url(url_) + ": " + reason(status)};
   }
 
   static int batch_size(const Position& p) {
@@ -244,7 +250,8 @@ Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const std:
                                                                       const std::string& stream,
                                                                       const std::string& filter) {
   const auto failed = [&](natsStatus status) {
-    return Err{StreamError{kExitUnavailable, "cannot reach NATS at " + url + ": " + reason(status)}};
+    return Err{
+        StreamError{kExitUnavailable, "cannot reach NATS at " + mask_url(url) + ": " + reason(status)}};
   };
   natsOptions* raw_options = nullptr;
   natsStatus status = natsOptions_Create(&raw_options);
