@@ -39,6 +39,7 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("publish.batch_count", a.publish.batch_count, b.publish.batch_count);
   look("metrics.listen", a.metrics.listen.to_string(), b.metrics.listen.to_string());
   look("metrics.max_routers", a.metrics.max_routers, b.metrics.max_routers);
+  look("supervise.backoff_max_s", a.supervise.backoff_max_s, b.supervise.backoff_max_s);
   look("log.level", a.log.level, b.log.level);
   return out;
 }

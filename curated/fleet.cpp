@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "common/base/error.h"
 #include "common/ring/ring_file.h"
 
 namespace arancini::curated {
@@ -191,7 +192,7 @@ FleetView Fleet::view() {
     out.processes.push_back(std::move(view));
   }
 
-  const ProcessView publisher = judge(publishd_, find(managed, publishd_.name));
+  ProcessView publisher = judge(publishd_, find(managed, publishd_.name));
   const bool publisher_lives = publisher.verdict != Verdict::Dead && publisher.verdict != Verdict::Stopped &&
                                publisher.verdict != Verdict::Stuck;
   if (publishd_.reader != nullptr) {
@@ -201,9 +202,16 @@ FleetView Fleet::view() {
   }
   out.nats_state = "unknown";
   if (publisher_lives && !out.publish.empty()) {
-    out.nats_state = out.publish[static_cast<std::size_t>(PublishMetric::NatsConnected)] != 0
-                         ? "connected"
-                         : "disconnected";
+    const auto code = out.publish[static_cast<std::size_t>(PublishMetric::Trouble)];
+    const auto trouble = static_cast<ErrorCode>(code);
+    const bool connected = out.publish[static_cast<std::size_t>(PublishMetric::NatsConnected)] != 0;
+    out.nats_state = connected                              ? "connected"
+                     : trouble == ErrorCode::StreamUnusable ? "stream unusable"
+                                                            : "disconnected";
+    // More to the point than how its predecessor ended.
+    if (publisher.verdict == Verdict::Degraded && trouble != ErrorCode::None) {
+      publisher.detail = to_string(trouble);
+    }
   }
   out.processes.push_back(publisher);
 

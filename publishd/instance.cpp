@@ -112,9 +112,12 @@ void Instance::beat(std::uint64_t now) {
 void Instance::write_stats(std::uint64_t now) {
   for (std::size_t i = 0; i < static_cast<std::size_t>(PublishMetric::Count); ++i) {
     const auto m = static_cast<PublishMetric>(i);
-    stats_->set(m, drain_.metric(m));
+    if (m != PublishMetric::NatsConnected && m != PublishMetric::Trouble) stats_->set(m, drain_.metric(m));
   }
   const bool publishing = drain_.phase() == Drain::Phase::Publishing;
+  ErrorCode trouble = publishing ? ErrorCode::None : drain_.trouble();
+  if (jetstream_.trouble() != ErrorCode::None) trouble = jetstream_.trouble();
+  stats_->set(PublishMetric::Trouble, static_cast<std::uint64_t>(trouble));
   stats_->set(PublishMetric::NatsConnected, jetstream_.session_alive() ? 1 : 0);
   stats_->set(PublishMetric::NatsReconnects, jetstream_.reconnects());
   stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());

@@ -380,6 +380,7 @@ void JetStream::run() {
 }
 
 void JetStream::set_state(State state, const Problem& problem) {
+  trouble_.store(state == State::Ready ? ErrorCode::None : problem.code, std::memory_order_relaxed);
   state_.store(state, std::memory_order_relaxed);
   if (state == State::Ready) {
     if (!told_.empty() || !was_connected_)

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "common/base/config.h"
+#include "common/base/error.h"
 #include "publishd/broker.h"
 #include "publishd/wake.h"
 
@@ -48,6 +49,8 @@ class JetStream final : public Broker {
 
   enum class State : std::uint32_t { Connecting, Unreachable, StreamUnusable, ReadingTail, Ready };
   [[nodiscard]] State state() const { return state_.load(std::memory_order_relaxed); }
+  // Why there is no session, None when there is one or none was tried yet.
+  [[nodiscard]] ErrorCode trouble() const { return trouble_.load(std::memory_order_relaxed); }
   [[nodiscard]] std::uint64_t reconnects() const { return reconnects_.load(std::memory_order_relaxed); }
 
  private:
@@ -84,6 +87,7 @@ class JetStream final : public Broker {
   std::atomic<bool> ready_flag_{false};    // release by the thread, acquire by the hot thread
   std::atomic<bool> stop_{false};
   std::atomic<State> state_{State::Connecting};
+  std::atomic<ErrorCode> trouble_{ErrorCode::None};
   std::atomic<std::uint64_t> reconnects_{0};
   std::thread thread_;
 };

@@ -121,6 +121,9 @@ constexpr std::array kPublish{
           "Stream sequence of the last message acked."),
     entry(P::BatchUpdates, "arancini_publish_batch_updates", kGauge, "Updates in the last message sent."),
     entry(P::LoopIterations, "arancini_publish_loop_iterations_total", kCounter, "Rounds of the drain loop."),
+    entry(P::Trouble, "arancini_publish_trouble_code", kGauge,
+          "Error code of what keeps publishd from publishing (501: NATS not reachable, 502: stream cannot be "
+          "used), 0 if nothing does."),
 };
 
 // Every enumerator once, in order.

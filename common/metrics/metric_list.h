@@ -86,6 +86,7 @@ enum class PublishMetric : std::size_t {
   StreamLastSequence,
   BatchUpdates,  // updates in the last message
   LoopIterations,
+  Trouble,  // ErrorCode of what keeps it from publishing now, 0 if nothing
   Count
 };
 

@@ -1,11 +1,17 @@
 #include "curated/fleet.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
 #include <optional>
+#include <set>
 
+#include "common/base/error.h"
 #include "common/ring/ring_file.h"
 #include "curated/config_changes.h"
 #include "tests/curated/test_fleet.h"
@@ -125,6 +131,24 @@ TEST(Fleet, BelievesTheSupervisorAboutStartAndEnd) {
   EXPECT_EQ(not_running(view), "publishd dead, ingestd@0 starting");
 }
 
+TEST(Fleet, SaysWhatKeepsPublishdFromPublishing) {
+  TestFleet t;
+  auto publishd = t.publishd();
+  publishd.set_state(shm::ProcessState::Degraded);
+  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::StreamUnusable));
+  Fleet fleet(t.config, t.clock, nullptr);
+  EXPECT_EQ(fleet.view().nats_state, "stream unusable");
+  EXPECT_EQ(find(fleet.view(), "publishd").detail, "stream cannot be used");
+  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsUnreachable));
+  EXPECT_EQ(fleet.view().nats_state, "disconnected");
+  EXPECT_EQ(find(fleet.view(), "publishd").detail, "NATS not reachable");
+  publishd.set_state(shm::ProcessState::Running);
+  publishd.set(PublishMetric::Trouble, 0);
+  publishd.set(PublishMetric::NatsConnected, 1);
+  EXPECT_EQ(fleet.view().nats_state, "connected");
+  EXPECT_EQ(find(fleet.view(), "publishd").detail, "");
+}
+
 TEST(Fleet, ShowsLivingShardsBeyondTheConfiguredOnesOnly) {
   TestFleet t;
   auto living = t.ingestd(7);
@@ -177,6 +201,69 @@ TEST(ConfigChanges, NamesTheKeysThatDiffer) {
   EXPECT_TRUE(changed_keys(a, a).empty());
   const Config b = parse_config("[bmp]\nlisten = \"127.0.0.1:4001\"\n[nats]\nreplicas = 3\n", "f");
   EXPECT_EQ(changed_keys(a, b), (std::vector<std::string>{"bmp.listen", "nats.replicas"}));
+}
+
+// The keys that the first column of docs/configuration.md names; tests/layout holds it against the code.
+std::set<std::string> documented_keys() {
+  const char* path = std::getenv("CONFIGURATION_MD");
+  std::ifstream in(path != nullptr ? path : "");
+  std::set<std::string> keys;
+  std::string line;
+  while (std::getline(in, line)) {
+    if (!line.starts_with("| `")) continue;
+    const std::string cell = line.substr(2, line.find('|', 2) - 2);
+    for (std::size_t at = 0; (at = cell.find('`', at)) != std::string::npos;) {
+      const std::size_t end = cell.find('`', at + 1);
+      keys.insert(cell.substr(at + 1, end - at - 1));
+      at = end + 1;
+    }
+  }
+  return keys;
+}
+
+TEST(ConfigChanges, NoticesEveryKey) {
+  const std::map<std::string, std::string> other = {{"instance.name", "'x'"},
+                                                    {"paths.runtime_dir", "'/x'"},
+                                                    {"paths.state_dir", "'/x'"},
+                                                    {"bmp.listen", "'127.0.0.1:1'"},
+                                                    {"bmp.backlog", "7"},
+                                                    {"bmp.rcvbuf_bytes", "65536"},
+                                                    {"bmp.max_message_bytes", "8192"},
+                                                    {"bmp.max_sessions", "7"},
+                                                    {"bmp.io", "'epoll'"},
+                                                    {"shards.count", "7"},
+                                                    {"shards.pin", "false"},
+                                                    {"ring.size_bytes", "33554432"},
+                                                    {"ring.hugepages", "'never'"},
+                                                    {"curation.session_grace_s", "7"},
+                                                    {"curation.resync_timeout_s", "7"},
+                                                    {"curation.resync_settle_s", "7"},
+                                                    {"nats.url", "'nats://127.0.0.1:1'"},
+                                                    {"nats.subject_prefix", "'x'"},
+                                                    {"nats.updates_stream", "'X'"},
+                                                    {"nats.events_stream", "'X'"},
+                                                    {"nats.replicas", "3"},
+                                                    {"nats.max_bytes", "1000000000"},
+                                                    {"nats.max_age_s", "7"},
+                                                    {"nats.ack_timeout_s", "7"},
+                                                    {"nats.max_in_flight", "7"},
+                                                    {"publish.format", "'batch-v2'"},
+                                                    {"publish.batch_bytes", "4096"},
+                                                    {"publish.batch_count", "7"},
+                                                    {"metrics.listen", "'127.0.0.1:1'"},
+                                                    {"metrics.max_routers", "7"},
+                                                    {"supervise.backoff_max_s", "7"},
+                                                    {"log.level", "'debug'"}};
+  std::set<std::string> tried;
+  const Config before = parse_config("", "f");
+  for (const auto& [key, value] : other) {
+    const std::size_t dot = key.find('.');
+    const Config after =
+        parse_config(fmt::format("[{}]\n{} = {}\n", key.substr(0, dot), key.substr(dot + 1), value), "f");
+    EXPECT_EQ(changed_keys(before, after), std::vector<std::string>{key});
+    tried.insert(key);
+  }
+  EXPECT_EQ(tried, documented_keys()) << "run by meson test; a new key wants a line here";
 }
 
 }  // namespace

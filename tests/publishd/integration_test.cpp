@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include "common/base/error.h"
+#include "common/metrics/stats_file.h"
 #include "tests/publishd/harness.h"
 
 // publishd as a process against a real nats-server; the test is the ingestd.
@@ -96,6 +98,18 @@ TEST_F(Publishd, WaitsForRingsAndBroker) {
   feed(b, 500);
   ASSERT_TRUE(wait_until([&] { return b.drained(); })) << log();
   expect_all({&a, &b});
+}
+
+TEST_F(Publishd, TakesTheUrlFromTheEnvironmentAndKeepsThePasswordToItself) {
+  const std::string address = nats_.url().substr(std::string("nats://").size());
+  ASSERT_EQ(::setenv("ARANCINI_NATS", ("nats://operator:secret@" + address).c_str(), 1), 0);
+  publishd_.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--shards", "1"},
+                  dir_.path() + "/publishd.log");
+  ASSERT_EQ(::unsetenv("ARANCINI_NATS"), 0);
+  ASSERT_TRUE(wait_until([&] { return logged("NATS not reachable"); })) << log();
+  nats_.start();
+  ASSERT_TRUE(wait_until([&] { return logged("NATS connected: nats://operator:***@" + address); })) << log();
+  EXPECT_FALSE(logged("secret")) << log();
 }
 
 TEST_F(Publishd, KilledInMidStream) {
@@ -203,9 +217,17 @@ class PublishdStream : public Publishd {
     EXPECT_TRUE(publishd_.alive());
     EXPECT_FALSE(a.drained());
     EXPECT_EQ(log().find(why), log().rfind(why)) << "said more than once";
+    EXPECT_TRUE(wait_until([&] { return trouble() == ErrorCode::StreamUnusable; }));
     ASSERT_EQ(js_DeleteStream(js_, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
     ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+    EXPECT_TRUE(wait_until([&] { return trouble() == ErrorCode::None; }));
     expect_all({&a});
+  }
+  // As the stats page tells it.
+  ErrorCode trouble() {
+    const auto page = StatsReader::open(dir_.path() + "/run/publishd.stats");
+    return page ? static_cast<ErrorCode>(page->value(static_cast<std::size_t>(PublishMetric::Trouble)))
+                : ErrorCode::None;
   }
   natsConnection* nc_ = nullptr;
   jsCtx* js_ = nullptr;
