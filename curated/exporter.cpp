@@ -313,6 +313,15 @@ const SocketAddress& Exporter::address() const {
   return state_->address;
 }
 
+std::string Exporter::unusable(const SocketAddress& address) {
+  constexpr unsigned kFeatureIpv6 = 8;  // civetweb.h, mg_check_feature()
+  if (address.host.find(':') == std::string::npos || mg_check_feature(kFeatureIpv6) != 0) return {};
+  return fmt::format(
+      "metrics.listen: {}: the HTTP library here (civetweb) was built without IPv6; use an IPv4 address, for "
+      "example 127.0.0.1:{}",
+      address.to_string(), address.port);
+}
+
 Result<std::unique_ptr<Exporter>, std::string> Exporter::start(const Config& config, Fleet& fleet) {
   mg_init_library(0);
   auto state = std::make_unique<State>(config, fleet);

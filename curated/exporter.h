@@ -32,6 +32,8 @@ std::string metrics_page(const Config& config, Fleet& fleet);
 // line of text).
 class Exporter {
  public:
+  // Why it could never listen there, for the operator; empty: it can.
+  static std::string unusable(const SocketAddress& address);
   // Listens at config.metrics.listen; port 0 lets the kernel choose. Borrows both. The error is one line for
   // the operator.
   static Result<std::unique_ptr<Exporter>, std::string> start(const Config& config, Fleet& fleet);

@@ -200,9 +200,23 @@ void Instance::add_or_adopt(ChildSpec spec, std::optional<Stray> stray) {
   }
   if (stray) {
     children_->adopt(std::move(spec), stray->pid, std::move(stray->pidfd), stray->started_realtime_ns);
+  } else if (nats_ && spec.stop_group == kStopPublishd) {
+    held_publishd_ = std::move(spec);
   } else {
     children_->add(std::move(spec));
   }
+}
+
+// Started sooner it would find nobody there, and say so as an error. A server that does not come is its
+// story to tell.
+void Instance::start_publishd_when_nats_answers() {
+  if (!held_publishd_ || stopping_) return;
+  const std::uint64_t now = clock_.boottime_ns();
+  if (hold_until_ns_ == 0) hold_until_ns_ = now + 10'000 * kMs;
+  if (!nats_answers(nats_->port) && now < hold_until_ns_) return;
+  children_->add(std::move(*held_publishd_));
+  held_publishd_.reset();
+  children_->do_work();
 }
 
 void Instance::prepare_children() {
@@ -268,8 +282,7 @@ void Instance::prepare_children() {
   }
   add_or_adopt(publishd_spec(publishd), find_stray(config_.publishd_stats_path()));
   for (std::uint32_t k = 0; k < config_.shards.count; ++k) {
-    ChildSpec spec{
-        fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
+    ChildSpec spec{fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
     spec.argv.insert(spec.argv.begin() + 1, {"--shard", std::to_string(k), "--listen-fd", "3"});
     add_or_adopt(std::move(spec), std::move(strays[k]));
   }
@@ -350,6 +363,7 @@ int Instance::wait_ms() const {
 int Instance::run() {
   if (children_) children_->do_work();
   while (!(stopping_ && (!children_ || children_->stopped()))) {
+    start_publishd_when_nats_answers();
     announce_when_ready();
     feed_watchdog();
     pollfd wait[] = {{signals_.get(), POLLIN, 0},

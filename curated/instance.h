@@ -53,6 +53,7 @@ class Instance {
   [[nodiscard]] ChildSpec publishd_spec(const std::string& program) const;
   [[nodiscard]] std::optional<Stray> find_stray(const std::string& stats_path) const;
   void stop_stray(const std::string& name, const Stray& stray);
+  void start_publishd_when_nats_answers();
   void add_or_adopt(ChildSpec spec, std::optional<Stray> stray);
   void handle_signals();
   void check_configuration_again();
@@ -72,6 +73,8 @@ class Instance {
   std::optional<Listeners> listeners_;
   std::optional<EmbeddedNats> nats_;
   std::unique_ptr<ChildProcesses> children_;
+  std::optional<ChildSpec> held_publishd_;  // until the embedded server answers
+  std::uint64_t hold_until_ns_ = 0;
   std::unique_ptr<Fleet> fleet_;
   std::unique_ptr<Exporter> exporter_;
   std::unique_ptr<ControlServer> control_;

@@ -6,6 +6,7 @@
 #include <exception>
 
 #include "common/base/config.h"
+#include "curated/exporter.h"
 #include "curated/instance.h"
 
 int main(int argc, char** argv) {
@@ -32,6 +33,9 @@ int main(int argc, char** argv) {
   }
   try {
     Config config = load_config(flags);
+    if (const std::string why = curated::Exporter::unusable(config.metrics.listen); !why.empty()) {
+      throw ConfigError(why);
+    }
     if (flags.check_config) {
       std::puts("configuration is valid");
       return EX_OK;

@@ -131,6 +131,21 @@ TEST(Exporter, SaysThatItsPortIsTaken) {
   EXPECT_NE(second.error().find("metrics.listen"), std::string::npos);
 }
 
+TEST(Exporter, KnowsWhetherItCanListenOnIpv6) {
+  EXPECT_EQ(Exporter::unusable({"127.0.0.1", 8080}), "");
+  TestFleet t;
+  t.config.metrics.listen = {"::1", 0};
+  Fleet fleet(t.config, t.clock, nullptr);
+  const std::string why = Exporter::unusable(t.config.metrics.listen);
+  if (why.empty()) {
+    const auto exporter = Exporter::start(t.config, fleet);
+    EXPECT_TRUE(exporter) << exporter.error();
+  } else {
+    EXPECT_TRUE(why.starts_with("metrics.listen: [::1]:0: ")) << why;
+    EXPECT_NE(why.find("use an IPv4 address"), std::string::npos);
+  }
+}
+
 // docs/metrics.md is the contract with dashboards and alert rules. After a change of the list:
 // UPDATE_DOCS=1 meson test -C build curated
 TEST(MetricsDocument, ListsExactlyWhatIsExported) {

@@ -275,6 +275,8 @@ class Supervise(unittest.TestCase):
 
         first = self.start(nats="embedded")
         pid = nats_pid()
+        log = self.log(first)
+        self.assertLess(log.index("nats-server started"), log.index("publishd started"))
         self.assertTrue(answers(first.nats))
         os.kill(pid, signal.SIGKILL)
         until("nats-server is back", lambda: answers(first.nats) and nats_pid() != pid)
@@ -337,6 +339,9 @@ class Supervise(unittest.TestCase):
         refused(69, f"BMP listener {first.bmp}: Address already in use; another collector", bmp=first.bmp)
         refused(69, f"metrics listener {first.metrics}.*metrics.listen", metrics=first.metrics)
         refused(78, "--shards: at most 1024", shards=2000)
+        if "without IPv6" in subprocess.run([CURATED, "--check-config", "--metrics-listen", "[::1]:8080"],
+                                            capture_output=True, text=True).stderr:
+            refused(78, r"metrics.listen: \[::1\]:0: .* use an IPv4 address, for example 127.0.0.1:0", metrics="[::1]:0")
         os.unlink(self.libexec + "/publishd")
         refused(69, "the program publishd is missing .*ARANCINI_LIBEXEC")
 
