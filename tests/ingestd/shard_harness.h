@@ -85,10 +85,9 @@ class ShardHarness {
   };
   ShardHarness() : ShardHarness(Options{}) {}
   explicit ShardHarness(const Options& options) : options_(options) {
-    Config config;
-    config.curation.session_grace_s = options.grace_s;
-    config.curation.resync_timeout_s = options.resync_timeout_s;
-    config.curation.resync_settle_s = options.resync_settle_s;
+    config_.curation.session_grace_s = options.grace_s;
+    config_.curation.resync_timeout_s = options.resync_timeout_s;
+    config_.curation.resync_settle_s = options.resync_settle_s;
     auto file = RingFile::create_or_attach(dir_.file("ring"), {.capacity_bytes = options.ring_bytes,
                                                                .shard = 0,
                                                                .hugepages = HugepageMode::Never,
@@ -105,7 +104,14 @@ class ShardHarness {
                                                           .now_realtime_ns = 0});
     if (!stats) throw std::runtime_error(stats.error());
     stats_ = std::make_unique<StatsWriter>(std::move(stats.value()));
-    shard_ = std::make_unique<Shard>(config, *writer_, *stats_, logger(), clock_, HashSeed{.a = 1, .b = 2});
+    start();
+  }
+  // As a new process that takes over the ring.
+  void restart() {
+    shard_->publish();
+    drain();
+    shard_.reset();
+    start();
   }
 
   Shard& shard() { return *shard_; }
@@ -173,6 +179,10 @@ class ShardHarness {
   }
 
  private:
+  void start() {
+    shard_ = std::make_unique<Shard>(config_, *writer_, *stats_, logger(), clock_, HashSeed{.a = 1, .b = 2});
+  }
+
   static Logger& logger() {
     static Logger log("test", LogLevel::Error);
     return log;
@@ -239,6 +249,7 @@ class ShardHarness {
   }
 
   Options options_;
+  Config config_;
   TempDir dir_;
   FakeClock clock_;
   std::unique_ptr<RingWriter> writer_;

@@ -10,9 +10,9 @@
 
 // Random histories of routers against the simplest model: what the routers have now. A router has two feeds
 // (sessions at a time): the one tells Adj-RIB-In pre-policy and Loc-RIB, the other Adj-RIB-In post-policy.
-// Messages queue per session and meet a tiny ring whose reader comes at random. After each quiescence the
-// folded ring equals the routers' tables. ARANCINI_MODEL_SEED=N runs that history only,
-// ARANCINI_MODEL_HISTORIES=N that many.
+// Now and then a feed has a second session that says the same, and goes again. Messages queue per session and
+// meet a tiny ring whose reader comes at random. After each quiescence the folded ring equals the routers'
+// tables. ARANCINI_MODEL_SEED=N runs that history only, ARANCINI_MODEL_HISTORIES=N that many.
 namespace arancini::testing {
 namespace {
 
@@ -45,6 +45,8 @@ struct Feed {
     std::deque<Buffer> queue;  // was under way
   };
   std::vector<HalfOpen> half_open;
+  // A second, newer session that is told the same, for a while.
+  std::optional<HalfOpen> twin;
 };
 
 struct SimRouter {
@@ -140,7 +142,9 @@ class Simulation {
   }
 
   void say(SimRouter& router, unsigned feed, Buffer message) {
-    if (router.feeds[feed].connected) router.feeds[feed].queue.push_back(std::move(message));
+    Feed& f = router.feeds[feed];
+    if (f.twin) f.twin->queue.push_back(message);
+    if (f.connected) f.queue.push_back(std::move(message));
   }
 
   void say_peer_up(SimRouter& router, const SimPeer& peer, unsigned feed) {
@@ -218,6 +222,25 @@ class Simulation {
     f.session = h_.open(router.address, static_cast<std::uint16_t>(20000 + pick(1000)));
     f.connected = true;
     f.queue.clear();
+    std::optional<Feed::HalfOpen> twin = std::exchange(f.twin, std::nullopt);  // it was told already
+    say_everything(router, feed);
+    f.twin = std::move(twin);
+  }
+
+  void connect_twin(SimRouter& router, unsigned feed) {
+    Feed& f = router.feeds[feed];
+    f.twin = Feed::HalfOpen{h_.open(router.address, static_cast<std::uint16_t>(21000 + pick(1000))), {}};
+    f.connected = false;  // say() to the new one only
+    say_everything(router, feed);
+    f.connected = true;
+  }
+  void close_twin(Feed& f) {
+    if (!f.twin) return;
+    h_.shard().close_session(f.twin->session);
+    f.twin.reset();
+  }
+
+  void say_everything(SimRouter& router, unsigned feed) {
     say(router, feed, initiation("router", "simulated"));
     for (SimPeer& peer : router.peers) {
       if (!peer.up) {
@@ -234,6 +257,7 @@ class Simulation {
 
   void disconnect(SimRouter& router, unsigned feed) {
     Feed& f = router.feeds[feed];
+    close_twin(f);
     f.connected = false;
     if (chance(30)) {
       f.half_open.push_back({f.session, std::move(f.queue)});  // nobody notices yet
@@ -293,7 +317,8 @@ class Simulation {
     }
   }
 
-  void flush(Feed& feed) {
+  template <class Sender>
+  void flush(Sender& feed) {
     while (!feed.queue.empty()) {
       h_.send(feed.session, feed.queue.front());
       feed.queue.pop_front();
@@ -307,6 +332,7 @@ class Simulation {
       for (SimRouter& router : routers_) {
         for (Feed& f : router.feeds) {
           std::erase_if(f.half_open, [&](const Feed::HalfOpen& old) { return old.session == *id; });
+          if (f.twin && f.twin->session == *id) f.twin.reset();
         }
       }
       for (SimRouter& router : routers_) {
@@ -321,7 +347,18 @@ class Simulation {
     SimRouter& router = routers_[pick(2)];
     const unsigned feed = pick(2);
     Feed& f = router.feeds[feed];
-    switch (pick(20)) {
+    switch (pick(22)) {
+      case 20:
+        if (!f.connected) break;
+        if (!f.twin) {
+          connect_twin(router, feed);
+        } else if (chance(20)) {
+          close_twin(f);
+        }
+        break;
+      case 21:
+        if (f.twin) pump(*f.twin, 1 + pick(80));
+        break;
       case 0:
         if (f.connected) {
           disconnect(router, feed);
@@ -372,6 +409,12 @@ class Simulation {
     for (SimRouter& router : routers_) {
       for (Feed& f : router.feeds) {
         if (f.connected) flush(f);
+        if (f.twin && chance(70)) flush(*f.twin);
+        if (chance(50)) {
+          close_twin(f);
+        } else if (f.twin) {
+          flush(*f.twin);
+        }
         for (const Feed::HalfOpen& old : f.half_open) h_.shard().close_session(old.session);
         f.half_open.clear();
       }
@@ -382,8 +425,9 @@ class Simulation {
       again = false;
       for (SimRouter& router : routers_) {
         for (Feed& f : router.feeds) {
-          again = again || (f.connected && !f.queue.empty());
+          again = again || (f.connected && !f.queue.empty()) || (f.twin && !f.twin->queue.empty());
           if (f.connected) flush(f);
+          if (f.twin) flush(*f.twin);
         }
       }
     }

@@ -668,6 +668,24 @@ TEST(Shard, WhatWasForgottenIsBehindABarrierForAll) {
   EXPECT_EQ(h.table().size(), 10U);
 }
 
+TEST(Shard, ATakenOverRingGoesOnBehindABarrierForAll) {
+  ShardHarness h;
+  SessionId s = h.open();
+  PeerSpec changed = peer_a();
+  changed.asn = 65099;
+  announce_many(h, s, peer_a(), 10);
+  h.send(s, route_monitoring(peer_a(), withdraw(many(10))));
+  EXPECT_EQ(h.barriers(), 0U);
+  h.restart();
+  s = h.open();
+  announce_many(h, s, changed, 10);
+  announce_many(h, s, peer_b(), 10);
+  h.settle();
+  EXPECT_EQ(h.barriers_for_all(), 1U);
+  EXPECT_EQ(h.barriers(), 1U);
+  EXPECT_EQ(h.table().size(), 20U);
+}
+
 TEST(Shard, TheNewerOfTwoSessionsTellsAView) {
   ShardHarness h;
   const SessionId old = h.open("192.0.2.1", 30000);
