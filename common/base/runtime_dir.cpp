@@ -14,6 +14,23 @@
 
 namespace arancini {
 
+std::string open_to_others(const Fd& directory) {
+  struct stat st {};
+  if (::fstat(directory.get(), &st) != 0) return fmt::format("fstat: {}", std::strerror(errno));
+  const uid_t me = ::geteuid();
+  if (st.st_uid != me && st.st_uid != 0) {
+    return fmt::format(
+        "belongs to uid {}, but this process runs as uid {}, and who owns the directory could replace every "
+        "file in it: run as its owner, or chown it",
+        st.st_uid, me);
+  }
+  if ((st.st_mode & S_IWOTH) != 0 || ((st.st_mode & S_IWGRP) != 0 && st.st_gid != ::getegid())) {
+    return fmt::format("other users may write there (mode {:04o}, gid {}): chmod go-w it",
+                       static_cast<unsigned>(st.st_mode & 07777U), st.st_gid);
+  }
+  return {};
+}
+
 Fd open_own_dir(const std::string& path, const char* flag) {
   std::string name = path;  // without the slashes at its end, which would lead through a link
   while (name.size() > 1 && name.back() == '/') name.pop_back();
@@ -32,19 +49,7 @@ Fd open_own_dir(const std::string& path, const char* flag) {
     refuse(errno == ENOTDIR || errno == ELOOP ? std::string("is not a directory (a link to one is refused)")
                                               : fmt::format("cannot be opened: {}", std::strerror(errno)));
   }
-  struct stat st {};
-  if (::fstat(fd.get(), &st) != 0) refuse(fmt::format("fstat: {}", std::strerror(errno)));
-  const uid_t me = ::geteuid();
-  if (st.st_uid != me && st.st_uid != 0) {
-    refuse(
-        fmt::format("belongs to uid {}, but this process runs as uid {}, and who owns the directory could "
-                    "replace every file in it: run as its owner, or chown it",
-                    st.st_uid, me));
-  }
-  if ((st.st_mode & S_IWOTH) != 0 || ((st.st_mode & S_IWGRP) != 0 && st.st_gid != ::getegid())) {
-    refuse(fmt::format("other users may write there (mode {:04o}, gid {}): chmod go-w it",
-                       static_cast<unsigned>(st.st_mode & 07777U), st.st_gid));
-  }
+  if (const std::string why = open_to_others(fd); !why.empty()) refuse(why);
   return fd;
 }
 

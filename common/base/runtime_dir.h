@@ -16,6 +16,9 @@ Fd open_own_dir(const std::string& path, const char* flag);
 // The same for the runtime directory, before the first file is made there.
 void check_runtime_dir(const std::string& path);
 
+// How others could put names into an opened directory, for the operator; empty: they cannot.
+std::string open_to_others(const Fd& directory);
+
 struct LockFileError {
   bool held = false;  // by process `pid`, 0 if that is not known
   int pid = 0;

@@ -17,6 +17,7 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/runtime_dir.h"
 #include "common/ring/huge_mount.h"
 #include "common/shm/shared_file.h"
 
@@ -407,6 +408,13 @@ Result<RingFile, RingFileError> RingFile::create_or_attach(const std::string& pa
         const std::string directory = huge_directory(mount, path);
         std::error_code ec;
         fs::create_directories(directory, ec);
+        // Such mounts are often writable for all, and the name can be guessed.
+        const Fd opened(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (std::string why = opened ? open_to_others(opened) : std::string(std::strerror(errno));
+            !why.empty()) {
+          note = directory + " " + why;
+          continue;
+        }
         const std::string file = directory + "/" + id->to_hex();
         auto made = make_ring(file, *id, options);
         if (!made) {

@@ -111,6 +111,17 @@ TEST_F(RingHugepages, AMountWithoutFreePagesIsNotUsed) {
   EXPECT_EQ(huge_files(), 0U);
 }
 
+TEST_F(RingHugepages, ADirectoryThatOthersMayWriteIsNotUsed) {
+  if (!mount_pages(0)) GTEST_SKIP() << "cannot mount a hugetlbfs";
+  const std::string path = dir.file("ring");
+  const std::string trap = huge_directory(huge_mounts().at(0), path);
+  std::filesystem::create_directory(trap);
+  ASSERT_EQ(::chmod(trap.c_str(), 0777), 0);
+  const RingFile file = create(path, options(HugepageMode::Auto));
+  EXPECT_FALSE(file.on_hugepages());
+  EXPECT_TRUE(contains(file.hugepage_note(), trap + " other users may write there")) << file.hugepage_note();
+}
+
 TEST_F(RingHugepages, RingLivesOnHugePages) {
   if (!mount_pages(8)) GTEST_SKIP() << "cannot reserve huge pages";
   const std::string path = dir.file("ring");
