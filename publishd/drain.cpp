@@ -605,7 +605,7 @@ void Drain::begin_session() {
   broker_.begin_session(request);
 }
 
-void Drain::adopt(Session session) {
+void Drain::adopt(const Session& session) {
   const Tail& tail = session.tail;
   if (session_wanted_) {
     // A ring came meanwhile; the tail may have been read from too high a floor for it.

@@ -123,7 +123,7 @@ class Drain {
 
   void give_up(ErrorCode why, bool reconnect, std::string_view text);
   void begin_session();
-  void adopt(Session session);
+  void adopt(const Session& session);
   void adopt_ring(Ring& ring, const Tail& tail);
   [[nodiscard]] std::size_t batch_limit() const;
 

@@ -404,6 +404,7 @@ bool JetStream::connect(Problem& problem) {
 
   const std::vector<std::string> urls = split_urls(options_.url);
   std::vector<const char*> servers;
+  servers.reserve(urls.size());
   for (const std::string& u : urls) servers.push_back(u.c_str());
   natsStatus s = natsOptions_SetServers(raw, servers.data(), static_cast<int>(servers.size()));
   if (s == NATS_OK) s = natsOptions_SetName(raw, ("arancini publishd " + options_.instance).c_str());

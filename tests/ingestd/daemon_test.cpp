@@ -66,6 +66,7 @@ class Daemon {
     ::dup2(log, 2);
     in_child();
     std::vector<char*> argv;
+    argv.reserve(arguments.size() + 1);
     for (std::string& a : arguments) argv.push_back(a.data());
     argv.push_back(nullptr);
     ::execv(binary.c_str(), argv.data());
@@ -339,6 +340,7 @@ TEST_P(IngestdTest, AFullRingThrottlesAndLosesNothing) {
   std::vector<std::thread> senders;
   std::vector<Fd> sessions;
   for (const std::uint32_t source : {a, b}) sessions.push_back(connect_from(source, port));
+  senders.reserve(sessions.size());
   for (const Fd& s : sessions) senders.emplace_back([&all, fd = s.get()] { EXPECT_TRUE(send_all(fd, all)); });
   EXPECT_TRUE(wait_until([&] { return metric(0, IngestMetric::SessionsThrottled) == 2; })) << daemon.log();
   Consumer consumer(config.ring_path(0));

@@ -432,6 +432,7 @@ TEST(RingDoorbell, OneSleepForManyRings) {
   }
   for (std::size_t who = 0; who < paths.size(); ++who) {
     std::vector<RingReader> readers;
+    readers.reserve(paths.size());
     for (const std::string& path : paths) readers.emplace_back(attach(path, RingSide::Reader));
     std::vector<FutexWait> waits;
     RingRecord record;
