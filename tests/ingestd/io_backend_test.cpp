@@ -319,8 +319,8 @@ TEST_P(IoBackendTest, LateDataOfAClosedConnectionDoesNotReachItsSuccessor) {
     EXPECT_EQ(data(next), "NEXT");
     EXPECT_FALSE(is_closed(next));
     char byte = 0;  // the closed one has seen its end
-    ASSERT_TRUE(
-        run_until([&] { return ::recv(theirs.get(), &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN; }));
+    ASSERT_TRUE(run_until(
+        [&, fd = theirs.get()] { return ::recv(fd, &byte, 1, MSG_DONTWAIT) <= 0 && errno != EAGAIN; }));
     backend->close(next);
   }
 }

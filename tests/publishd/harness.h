@@ -84,6 +84,7 @@ class Child {
   void start(const std::vector<std::string>& command, const std::string& log) {
     kill(SIGKILL);
     std::vector<char*> argv;
+    argv.reserve(command.size() + 1);
     for (const std::string& a : command) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
     posix_spawn_file_actions_t files;
@@ -135,7 +136,7 @@ inline std::uint16_t free_port() {
   a.sin_family = AF_INET;
   a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t n = sizeof a;
-  ::bind(s, reinterpret_cast<sockaddr*>(&a), n);
+  (void)::bind(s, reinterpret_cast<sockaddr*>(&a), n);
   ::getsockname(s, reinterpret_cast<sockaddr*>(&a), &n);
   ::close(s);
   return ntohs(a.sin_port);

@@ -17,7 +17,7 @@ class Publishd : public testing::Test {
                 dir_.path() + "/publishd.log");
   }
   std::string config() {
-    const std::string path = dir_.path() + "/arancini.toml";
+    std::string path = dir_.path() + "/arancini.toml";
     std::FILE* f = std::fopen(path.c_str(), "we");
     std::fputs(toml_.c_str(), f);
     std::fclose(f);

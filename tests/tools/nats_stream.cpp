@@ -31,6 +31,7 @@ constexpr char kStream[] = "ARANCINI_UPDATES";
 
 int spawn(const std::vector<std::string>& command, int out, int err) {
   std::vector<char*> argv;
+  argv.reserve(command.size() + 1);
   for (const std::string& a : command) argv.push_back(const_cast<char*>(a.c_str()));
   argv.push_back(nullptr);
   posix_spawn_file_actions_t actions;

@@ -107,6 +107,7 @@ TEST(RouteFold, IsTheMapFromKeyToLastAnnouncement) {
   std::vector<std::string> folded;
   fold.for_each([&](const DecodedUpdate& u) { folded.push_back(to_line(route_json(u))); });
   std::vector<std::string> wanted;
+  wanted.reserve(expected.size());
   for (const auto& [key, u] : expected) wanted.push_back(to_line(route_json(u)));
   EXPECT_EQ(fold.size(), expected.size());
   EXPECT_EQ(folded, wanted);
