@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +16,7 @@
 #include "common/base/config.h"
 #include "common/base/fd.h"
 #include "common/base/types.h"
+#include "common/base/unix_socket.h"
 #include "common/metrics/stats_file.h"
 
 namespace {
@@ -26,10 +26,9 @@ using namespace arancini;
 Fd serve_handover(const std::string& path) {
   ::unlink(path.c_str());
   sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
   Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+  if (!unix_address(path, address) ||
+      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
       ::listen(fd.get(), 4) != 0) {
     std::perror("handover");
     ::_exit(70);
@@ -41,20 +40,7 @@ void answer_handover(int server, int listener) {
   const Fd fd(::accept4(server, nullptr, nullptr, SOCK_CLOEXEC));
   char text[16] = {};
   if (::recv(fd.get(), text, sizeof text, 0) != 9 || std::memcmp(text, "listener?", 9) != 0) return;
-  char answer = 'L';
-  iovec data{&answer, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &listener, sizeof listener);
-  ::sendmsg(fd.get(), &message, MSG_NOSIGNAL);
+  (void)send_with_fd(fd.get(), "L", listener, 0);
 }
 
 void fill(StatsWriter& stats, std::uint32_t shard) {

@@ -75,9 +75,6 @@ class Capture:
                 del self.references[name]
 
     def expected(self):
-        out = {}
-        for reference in self.references.values():
-            out.update({(k, v, a, p): None for k, v, a, p in reference.table})
         routes = []
         for reference in self.references.values():
             routes += reference.routes()

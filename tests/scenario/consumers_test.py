@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 
-from harness import REPO, Pipeline, binary, folded_equals, skip
+from harness import REPO, Pipeline, binary, folded_equals, skip, wait_for
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -29,7 +29,6 @@ def main():
         try:
             def truth_lines():
                 return open(truth).read().splitlines() if os.path.exists(truth) else []
-            from harness import wait_for
             wait_for("the truth is written", truth_lines)
             folded_equals(pipeline, truth_lines())
             payloads = os.path.join(pipeline.dir, "payloads")

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from harness import Pipeline, skip, wait_for
+from harness import Pipeline, binary, skip, wait_for
 
 LAB = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lab", "run_lab.sh")
 GOBGP, FRR = "10.99.7.1", "10.99.7.2"
@@ -198,7 +198,6 @@ def main():
 
 
 def updates(pipeline):
-    from harness import binary
     r = pipeline.command(binary("aranctl"), "tail", "--nats", pipeline.nats, "--all", "--json")
     return [json.loads(line) for line in r.stdout.splitlines()]
 
