@@ -120,6 +120,8 @@ class Section {
 
 const std::initializer_list<std::pair<std::string_view, IoBackendKind>> kIoWords = {
     {"auto", IoBackendKind::Auto}, {"uring", IoBackendKind::Uring}, {"epoll", IoBackendKind::Epoll}};
+const std::initializer_list<std::pair<std::string_view, SinkKind>> kSinkWords = {
+    {"nats", SinkKind::Nats}, {"journal", SinkKind::Journal}};
 const std::initializer_list<std::pair<std::string_view, PublishFormat>> kFormatWords = {
     {"update-v1", PublishFormat::UpdateV1},
     {"update-v1-concat", PublishFormat::UpdateV1Concat},
@@ -264,6 +266,8 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.choice(
         "hugepages", c.ring.hugepages,
         {{"auto", HugepageMode::Auto}, {"require", HugepageMode::Require}, {"never", HugepageMode::Never}});
+    s.choice("when_full", c.ring.when_full,
+             {{"block", WhenRingFull::Block}, {"drop-newest", WhenRingFull::DropNewest}});
     s.finish();
   }
   {
@@ -293,6 +297,28 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.seconds("max_age_s", c.nats.max_age_s, 0, 1e9);
     s.seconds("ack_timeout_s", c.nats.ack_timeout_s, 0.1, 600);
     s.number("max_in_flight", c.nats.max_in_flight, 1, 65536);
+    s.text("creds", c.nats.creds);
+    s.text("user", c.nats.user);
+    s.text("password", c.nats.password);
+    s.text("token", c.nats.token);
+    s.require(c.nats.password.empty() || !c.nats.user.empty(), "password", "needs nats.user");
+    const int ways =
+        (c.nats.creds.empty() ? 0 : 1) + (c.nats.user.empty() ? 0 : 1) + (c.nats.token.empty() ? 0 : 1);
+    s.require(ways <= 1, c.nats.token.empty() ? "creds" : "token",
+              "is one way to log in too many: set one of nats.creds, nats.user and nats.token");
+    s.text("tls_ca", c.nats.tls_ca);
+    s.text("tls_cert", c.nats.tls_cert);
+    s.text("tls_key", c.nats.tls_key);
+    s.require(c.nats.tls_cert.empty() == c.nats.tls_key.empty(),
+              c.nats.tls_cert.empty() ? "tls_key" : "tls_cert",
+              "needs the other one: nats.tls_cert and nats.tls_key belong together");
+    s.text("domain", c.nats.domain);
+    s.require(c.nats.domain.empty() || good_stream_name(c.nats.domain), "domain", "must be one token");
+    s.text("api_prefix", c.nats.api_prefix);
+    s.require(c.nats.api_prefix.empty() || good_subject_prefix(c.nats.api_prefix), "api_prefix",
+              "must be tokens with dots between, without spaces, '*' and '>'");
+    s.require(c.nats.domain.empty() || c.nats.api_prefix.empty(), "api_prefix",
+              "cannot be set beside nats.domain");
     s.finish();
   }
   {
@@ -300,6 +326,29 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.choice("format", c.publish.format, kFormatWords);
     s.number("batch_bytes", c.publish.batch_bytes, 1024, 8 * 1024 * 1024);
     s.number("batch_count", c.publish.batch_count, 1, k32);
+    s.seconds("linger_s", c.publish.linger_s, 0, 10);
+    s.finish();
+  }
+  {
+    Section s(root, "sink", name);
+    s.choice("kind", c.sink.kind, kSinkWords);
+    s.finish();
+  }
+  {
+    Section s(root, "journal", name);
+    s.flag("enabled", c.journal.enabled);
+    s.require(c.journal.enabled || c.sink.kind == SinkKind::Nats, "enabled",
+              "must be true with sink.kind = \"journal\"");
+    s.number("segment_bytes", c.journal.segment_bytes, 8ULL << 20, 1ULL << 32);
+    s.number("max_bytes", c.journal.max_bytes, 0, 1ULL << 60);
+    s.require(c.journal.max_bytes == 0 || c.journal.max_bytes >= 2 * c.journal.segment_bytes, "max_bytes",
+              "must be 0 (no limit) or at least twice journal.segment_bytes");
+    s.seconds("spill_after_s", c.journal.spill_after_s, 0.01, 600);
+    s.choice("when_full", c.journal.when_full,
+             {{"block", WhenJournalFull::Block}, {"discard-old", WhenJournalFull::DiscardOld}});
+    s.require(
+        c.journal.when_full == WhenJournalFull::Block || c.sink.kind == SinkKind::Journal, "when_full",
+        "can be \"discard-old\" only with sink.kind = \"journal\": what is spilled is not published yet");
     s.finish();
   }
   {
@@ -320,8 +369,8 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths",     "bmp",  "shards",
-                                                  "ring",     "curation",  "nats", "publish",
+    static constexpr std::string_view kKnown[] = {"instance", "paths",     "bmp",     "shards", "ring",
+                                                  "curation", "nats",      "publish", "sink",   "journal",
                                                   "metrics",  "supervise", "log"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
@@ -343,6 +392,7 @@ void ConfigFlags::add_to(CLI::App& app) {
   app.add_option("--shards", shards, "number of ingestd shards, 0 for one per core");
   app.add_option("--io", io, "auto, uring or epoll");
   app.add_option("--format", format, "update-v1, update-v1-concat or batch-v2");
+  app.add_option("--sink", sink, "nats or journal (files under the state directory, no broker)");
   app.add_option("--log-level", log_level, "debug, info, warn or error");
   app.add_flag("--check-config", check_config, "check the configuration and exit");
 }
@@ -376,6 +426,9 @@ Config load_config(const ConfigFlags& flags) {
   if (flags.shards) c.shards.count = *flags.shards;
   if (flags.io) c.bmp.io = word_to(kIoWords, *flags.io, "--io");
   if (flags.format) c.publish.format = word_to(kFormatWords, *flags.format, "--format");
+  if (flags.sink) c.sink.kind = word_to(kSinkWords, *flags.sink, "--sink");
+  if (c.sink.kind == SinkKind::Journal && !c.journal.enabled)
+    throw ConfigError("--sink journal: journal.enabled must be true");
   if (flags.log_level) {
     if (!good_log_level(*flags.log_level)) throw ConfigError(fmt::format("--log-level {}", kLogLevelRule));
     c.log.level = *flags.log_level;
@@ -396,6 +449,9 @@ std::string Config::handover_path(std::uint32_t shard) const {
 }
 std::string Config::publishd_stats_path() const {
   return paths.runtime_dir + "/publishd.stats";
+}
+std::string Config::journal_dir() const {
+  return paths.state_dir + "/journal";
 }
 std::string Config::control_path() const {
   return paths.runtime_dir + "/curated.sock";

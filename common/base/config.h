@@ -20,6 +20,10 @@ class ConfigError : public std::runtime_error {
 
 enum class IoBackendKind : std::uint8_t { Auto, Uring, Epoll };
 enum class HugepageMode : std::uint8_t { Auto, Require, Never };
+// What a full ring means for the routers: they wait, or what comes last is not told until there is room.
+enum class WhenRingFull : std::uint8_t { Block, DropNewest };
+enum class SinkKind : std::uint8_t { Nats, Journal };
+enum class WhenJournalFull : std::uint8_t { Block, DiscardOld };
 enum class PublishFormat : std::uint8_t { UpdateV1, UpdateV1Concat, BatchV2 };
 std::string_view to_string(PublishFormat format);  // the value of the header Arancini-Format
 
@@ -54,6 +58,7 @@ struct Config {
   struct Ring {
     std::uint64_t size_bytes = 64ULL * 1024 * 1024;  // power of two
     HugepageMode hugepages = HugepageMode::Auto;
+    WhenRingFull when_full = WhenRingFull::Block;
   } ring;
   struct Curation {
     double session_grace_s = 300;   // a lost session's table is kept that long
@@ -70,13 +75,32 @@ struct Config {
     double max_age_s = 0;         // 0: no limit
     double ack_timeout_s = 10;
     std::uint32_t max_in_flight = 256;  // messages
+    // Who we are, one way at most; in a URL (nats://USER:PASSWORD@HOST) as well.
+    std::string creds;  // file of a JWT and its seed
+    std::string user, password, token;
+    // TLS is used with tls:// and whenever one of these files is given.
+    std::string tls_ca;             // PEM; empty: the system's
+    std::string tls_cert, tls_key;  // PEM, both: mTLS
+    std::string domain;             // JetStream domain, or
+    std::string api_prefix;         // the prefix of its API, "$JS.API" when empty
   } nats;
   struct Publish {
     PublishFormat format = PublishFormat::UpdateV1Concat;
     std::uint32_t batch_bytes =
         64 * 1024;                     // a message is sent when this is reached, or when nothing more waits
     std::uint32_t batch_count = 1024;  // updates in one message at most
+    double linger_s = 0.02;  // a message that is not full waits at most this for more, while updates flow
   } publish;
+  struct Sink {
+    SinkKind kind = SinkKind::Nats;
+  } sink;
+  struct Journal {
+    bool enabled = true;  // for [sink] kind = "nats": spill when the broker does not take what comes
+    std::uint64_t max_bytes = 4ULL << 30;  // of all rings
+    std::uint64_t segment_bytes = 64ULL << 20;
+    double spill_after_s = 0.25;  // without any progress, once a ring is half full
+    WhenJournalFull when_full = WhenJournalFull::Block;
+  } journal;
   struct Metrics {
     SocketAddress listen{"127.0.0.1", 8080};
     std::uint32_t max_routers = 1000;  // that many routers have series of their own in /metrics
@@ -94,13 +118,14 @@ struct Config {
   [[nodiscard]] std::string ingestd_stats_path(std::uint32_t shard) const;  // <runtime>/ingestd@<K>.stats
   [[nodiscard]] std::string handover_path(std::uint32_t shard) const;       // <runtime>/ingestd@<K>.handover
   [[nodiscard]] std::string publishd_stats_path() const;                    // <runtime>/publishd.stats
+  [[nodiscard]] std::string journal_dir() const;                            // <state>/journal
   [[nodiscard]] std::string control_path() const;                           // <runtime>/curated.sock
 };
 
 // Flags of DESIGN 7 that all daemons share. Absent ones leave what the file says.
 struct ConfigFlags {
   std::optional<std::string> config, runtime_dir, state_dir, bmp_listen, metrics_listen, nats, io, log_level,
-      format;
+      format, sink;
   std::optional<std::uint32_t> shards;
   bool check_config = false;
   void add_to(CLI::App& app);

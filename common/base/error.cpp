@@ -37,6 +37,15 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::PublishRejected: return "publish rejected by JetStream";
     case ErrorCode::PublishTimeout: return "no ack in time";
     case ErrorCode::PublishOutOfOrder: return "stream's last sequence is not the expected one";
+    case ErrorCode::NatsTls: return "TLS with NATS failed";
+    case ErrorCode::NatsUnauthorized: return "NATS refuses the credentials or the permission";
+    case ErrorCode::StreamFull: return "stream or server storage is full";
+    case ErrorCode::StreamReplaced: return "stream was created anew or has gone back";
+    case ErrorCode::PublishStalled: return "no ack while the ring fills";
+    case ErrorCode::JournalFull: return "journal is full";
+    case ErrorCode::JournalFailed: return "journal cannot be written or read";
+    case ErrorCode::JournalCorrupt: return "journal contents invalid";
+    case ErrorCode::UpdatesDropped: return "updates were not told because the ring was full";
   }
   return "unknown";
 }

@@ -45,6 +45,17 @@ enum class ErrorCode : std::uint32_t {
   PublishRejected = 503,
   PublishTimeout = 504,
   PublishOutOfOrder = 505,  // expected last sequence did not match: the tail is read again
+  NatsTls = 506,            // TLS: certificate not trusted, expired, or of another host
+  NatsUnauthorized = 507,   // the server does not accept who we are, or what we may do
+  StreamFull = 508,         // storage or limits of the server are used up
+  StreamReplaced = 509,     // the stream is not the one published to before, or has gone back
+  PublishStalled = 510,     // no ack while the ring fills: spilling to the journal
+  // Journal (6xx)
+  JournalFull = 601,     // journal.max_bytes or the disk: the rings fill, the routers wait
+  JournalFailed = 602,   // the disk refuses
+  JournalCorrupt = 603,  // a segment's checksum does not match: what is in it is lost
+  // By choice (7xx)
+  UpdatesDropped = 701,  // ring.when_full = "drop-newest"
 };
 
 // Short text for operators, e.g. "BMP message longer than the limit".

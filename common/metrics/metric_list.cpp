@@ -124,6 +124,28 @@ constexpr std::array kPublish{
     entry(P::Trouble, "arancini_publish_trouble_code", kGauge,
           "Error code of what keeps publishd from publishing (501: NATS not reachable, 502: stream cannot be "
           "used), 0 if nothing does."),
+    entry(P::QueuedUpdates, "arancini_publish_queued_updates", kGauge,
+          "Updates read from the rings and not sent yet."),
+    entry(P::OpenGroups, "arancini_publish_open_groups", kGauge, "Messages being filled."),
+    entry(P::UpdatesResent, "arancini_publish_updates_resent_total", kCounter,
+          "Updates sent again because their message was not acked."),
+    entry(P::AckLagNs, "arancini_publish_ack_lag_seconds", kGauge, "Age of the oldest message without ack.",
+          1e-9),
+    entry(P::JournalBytes, "arancini_publish_journal_bytes", kGauge,
+          "Bytes in the journal that are not published yet."),
+    entry(P::JournalSpilledBytes, "arancini_publish_journal_spilled_bytes_total", kCounter,
+          "Bytes written to the journal."),
+    entry(P::JournalReplayedBytes, "arancini_publish_journal_replayed_bytes_total", kCounter,
+          "Bytes read back from the journal."),
+    entry(P::JournalSegments, "arancini_publish_journal_segments", kGauge, "Files of the journal."),
+    entry(P::JournalTrouble, "arancini_publish_journal_trouble_code", kGauge,
+          "Error code of what keeps the journal from working (601: full, 602: the disk refuses, 603: "
+          "corrupt), 0 if "
+          "nothing does."),
+    entry(P::EventsPublished, "arancini_publish_events_total", kCounter,
+          "Events stored in the events stream."),
+    entry(P::StreamEpochs, "arancini_publish_stream_epochs_total", kCounter,
+          "Times that the stream was found created anew or gone back."),
 };
 
 // Every enumerator once, in order.

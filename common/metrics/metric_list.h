@@ -86,7 +86,18 @@ enum class PublishMetric : std::size_t {
   StreamLastSequence,
   BatchUpdates,  // updates in the last message
   LoopIterations,
-  Trouble,  // ErrorCode of what keeps it from publishing now, 0 if nothing
+  Trouble,               // ErrorCode of what keeps it from publishing now, 0 if nothing
+  QueuedUpdates,         // read from the rings, not sent yet
+  OpenGroups,            // messages being filled
+  UpdatesResent,         // sent again in a new session
+  AckLagNs,              // age of the oldest message without ack
+  JournalBytes,          // in the journal, not published yet
+  JournalSpilledBytes,   // ever written to it
+  JournalReplayedBytes,  // ever read back from it
+  JournalSegments,
+  JournalTrouble,  // ErrorCode, 0 if none
+  EventsPublished,
+  StreamEpochs,  // times that the stream was found created anew or gone back
   Count
 };
 

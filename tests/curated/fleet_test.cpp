@@ -235,6 +235,7 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"shards.pin", "false"},
                                                     {"ring.size_bytes", "33554432"},
                                                     {"ring.hugepages", "'never'"},
+                                                    {"ring.when_full", "'drop-newest'"},
                                                     {"curation.session_grace_s", "7"},
                                                     {"curation.resync_timeout_s", "7"},
                                                     {"curation.resync_settle_s", "7"},
@@ -247,6 +248,22 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"nats.max_age_s", "7"},
                                                     {"nats.ack_timeout_s", "7"},
                                                     {"nats.max_in_flight", "7"},
+                                                    {"nats.creds", "'x'"},
+                                                    {"nats.user", "'x'"},
+                                                    {"nats.password", "'x'"},
+                                                    {"nats.token", "'x'"},
+                                                    {"nats.tls_ca", "'x'"},
+                                                    {"nats.tls_cert", "'x'"},
+                                                    {"nats.tls_key", "'x'"},
+                                                    {"nats.domain", "'x'"},
+                                                    {"nats.api_prefix", "'x'"},
+                                                    {"publish.linger_s", "7"},
+                                                    {"sink.kind", "'journal'"},
+                                                    {"journal.enabled", "false"},
+                                                    {"journal.max_bytes", "1000000000"},
+                                                    {"journal.segment_bytes", "16777216"},
+                                                    {"journal.spill_after_s", "7"},
+                                                    {"journal.when_full", "'discard-old'"},
                                                     {"publish.format", "'batch-v2'"},
                                                     {"publish.batch_bytes", "4096"},
                                                     {"publish.batch_count", "7"},
@@ -254,12 +271,20 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"metrics.max_routers", "7"},
                                                     {"supervise.backoff_max_s", "7"},
                                                     {"log.level", "'debug'"}};
+  // What a key needs beside it.
+  const std::map<std::string, std::string> beside = {
+      {"nats.password", "nats.user = 'a'\n"},
+      {"nats.tls_cert", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
+      {"nats.tls_key", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
+      {"journal.when_full", "sink.kind = 'journal'\n"}};
   std::set<std::string> tried;
-  const Config before = parse_config("", "f");
   for (const auto& [key, value] : other) {
-    const std::size_t dot = key.find('.');
-    const Config after =
-        parse_config(fmt::format("[{}]\n{} = {}\n", key.substr(0, dot), key.substr(dot + 1), value), "f");
+    const auto need = beside.find(key);
+    std::string base = need == beside.end() ? "" : need->second;
+    const Config before = parse_config(base, "f");
+    if (const auto own = base.find(key + " ="); own != std::string::npos)
+      base.erase(own, base.find('\n', own) + 1 - own);
+    const Config after = parse_config(fmt::format("{}{} = {}\n", base, key, value), "f");
     EXPECT_EQ(changed_keys(before, after), std::vector<std::string>{key});
     tried.insert(key);
   }
