@@ -354,7 +354,7 @@ bool Drain::load_record(Ring& r) {
     r.subject = subjects_.find_or_add(h.subject_key, r.expander.router_address(), r.expander.peer_asn(),
                                       r.expander.family());
     add(PublishMetric::UpdatesRead, r.expander.count());
-  } else if (kind != shm::RecordKind::Barrier) {
+  } else if (kind != shm::RecordKind::Barrier && kind != shm::RecordKind::Event) {
     mark_corrupt(r, "record kind");
     return false;
   }
@@ -376,8 +376,9 @@ bool Drain::load_record(Ring& r) {
 }
 
 Drain::Step Drain::consume(Ring& r) {
-  if (static_cast<shm::RecordKind>(r.record.header.kind) == shm::RecordKind::Barrier)
-    return consume_barrier(r);
+  const auto kind = static_cast<shm::RecordKind>(r.record.header.kind);
+  if (kind == shm::RecordKind::Barrier) return consume_barrier(r);
+  if (kind == shm::RecordKind::Event) return Step::Done;
   if (r.next >= r.expander.count()) return Step::Done;
   // A batch that is partly in the stream, or larger than a message may be, is published update by update.
   const bool whole = options_.format == PublishFormat::BatchV2 && r.next == 0 &&

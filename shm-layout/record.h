@@ -12,6 +12,9 @@ enum class RecordKind : std::uint8_t {
   Padding = 0,      // only `size_bytes` and `kind` are valid: skip
   UpdateBatch = 1,  // payload: one framed Cap'n Proto UpdateBatch (common/schema/batch.capnp)
   Barrier = 2,      // no payload: what was written before about this router is published before what follows
+  // Payload: one framed Cap'n Proto Event (common/schema/event.capnp), as it is published. Uses no sequence
+  // of updates (count is 0) but one of its own.
+  Event = 3,
 };
 
 // In a barrier's router_id: it is about all routers of the ring.
@@ -37,7 +40,8 @@ struct RecordHeader {
   std::uint32_t router_id;  // index of the router in the writer's stats page
   std::uint32_t reserved0;
   std::uint64_t subject_key;  // hash of (router, peer AS, family); a hint, never proof
-  std::uint64_t reserved1;
+  // Of an Event record; they are dense within the ring, from 1. Else 0.
+  std::uint64_t event_sequence;
 };
 
 inline constexpr std::uint8_t kRecordFormat = 1;
@@ -52,6 +56,7 @@ static_assert(offsetof(RecordHeader, payload_bytes) == 20 &&
               offsetof(RecordHeader, received_realtime_ns) == 24);
 static_assert(offsetof(RecordHeader, template_offset_bytes) == 32 &&
               offsetof(RecordHeader, template_bytes) == 36);
-static_assert(offsetof(RecordHeader, router_id) == 40 && offsetof(RecordHeader, subject_key) == 48);
+static_assert(offsetof(RecordHeader, router_id) == 40 && offsetof(RecordHeader, subject_key) == 48 &&
+              offsetof(RecordHeader, event_sequence) == 56);
 
 }  // namespace arancini::shm

@@ -17,7 +17,7 @@
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kRingMagic = 0x474e495249434e41ULL;  // "ANCIRING" in memory order
-inline constexpr std::uint32_t kRingAbiVersion = 1;
+inline constexpr std::uint32_t kRingAbiVersion = 2;
 
 // Written once by the creator, before the file gets its name. `abi_version` is stored last (release); an
 // attaching process loads it first (acquire).
@@ -33,14 +33,17 @@ struct alignas(kLineBytes) RingIdentity {
   std::uint8_t reserved[64];
 };
 
-// A committed position with the sequence of the next update to be written there. Two slots take turns, so
-// that one of them always belongs to the `tail` that is in force, whenever the writer dies.
+// A committed position with the sequences of the next update and the next event to be written there. Two
+// slots take turns, so that one of them always belongs to the `tail` that is in force, whenever the writer
+// dies.
 //
 // The writer fills the slot that is not in force, then stores `tail` (release). The slot in force is the one
 // whose `position` equals `tail`; since positions only grow, a half-written slot never matches.
 struct CommitSlot {
   std::atomic<std::uint64_t> position;
   std::atomic<std::uint64_t> next_sequence;
+  std::atomic<std::uint64_t> next_event_sequence;
+  std::uint64_t reserved;
 };
 inline constexpr std::uint64_t kNoPosition = ~std::uint64_t{0};  // a slot that was never written
 
@@ -49,7 +52,7 @@ struct alignas(kLineBytes) RingWriterLine {
   std::atomic<std::uint64_t> tail;   // release by writer, acquire by reader: records below are complete
   std::atomic<std::uint64_t> epoch;  // + 1 at each attach of a writer
   CommitSlot commit[2];
-  std::uint8_t reserved[80];
+  std::uint8_t reserved[48];
 };
 
 // Written by the reader only. Order of stores: `head`, then `floor_stream_sequence` (both release), so that a
@@ -134,6 +137,7 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RingWriterLine, commit),
                               sizeof(CommitSlot),
                               offsetof(CommitSlot, next_sequence),
+                              offsetof(CommitSlot, next_event_sequence),
                               offsetof(RingHeader, reader),
                               offsetof(RingReaderLine, head),
                               offsetof(RingReaderLine, epoch),
@@ -158,6 +162,7 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RecordHeader, template_bytes),
                               offsetof(RecordHeader, router_id),
                               offsetof(RecordHeader, subject_key),
+                              offsetof(RecordHeader, event_sequence),
                               std::size_t{kRecordAlignBytes}}) {
     h = fold_layout(h, v);
   }

@@ -157,7 +157,8 @@ std::string check_positions(const shm::RingHeader& header) {
   }
   for (const auto& slot : header.writer.commit) {
     if (slot.position.load(std::memory_order_relaxed) == tail &&
-        slot.next_sequence.load(std::memory_order_relaxed) != 0) {
+        slot.next_sequence.load(std::memory_order_relaxed) != 0 &&
+        slot.next_event_sequence.load(std::memory_order_relaxed) != 0) {
       return {};
     }
   }
@@ -236,6 +237,7 @@ Result<Opened, RingFileError> make_ring(const std::string& file, const WriterId&
   std::copy(id.bytes.begin(), id.bytes.end(), std::begin(header->identity.writer_id));
   header->writer.commit[0].position.store(0, std::memory_order_relaxed);
   header->writer.commit[0].next_sequence.store(1, std::memory_order_relaxed);
+  header->writer.commit[0].next_event_sequence.store(1, std::memory_order_relaxed);
   header->writer.commit[1].position.store(shm::kNoPosition, std::memory_order_relaxed);
   header->reader.floor_stream_sequence.store(shm::kNoFloor, std::memory_order_relaxed);
   // Pairs with the acquire in check_identity().

@@ -74,7 +74,8 @@ RingReader::Status RingReader::next(RingRecord& out) {
       continue;
     }
     if (h.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch) &&
-        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Barrier)) {
+        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Barrier) &&
+        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Event)) {
       return corrupt(at, "record of an unknown kind");
     }
     if (h.size_bytes < sizeof h || h.size_bytes > there || h.size_bytes > shm::kRecordMaxBytes ||
@@ -92,6 +93,14 @@ RingReader::Status RingReader::next(RingRecord& out) {
     }
     if (h.count == 0 && h.kind == static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) {
       return corrupt(at, "batch without updates");
+    }
+    if (h.kind == static_cast<std::uint8_t>(shm::RecordKind::Event)) {
+      if (h.count != 0) return corrupt(at, "event with updates");
+      if (h.event_sequence == 0 ||
+          (expected_event_sequence_ != 0 && h.event_sequence != expected_event_sequence_)) {
+        return corrupt(at, "event that does not continue the sequence");
+      }
+      expected_event_sequence_ = h.event_sequence + 1;
     }
     expected_sequence_ = h.first_sequence + h.count;
     out.header = h;
@@ -123,6 +132,7 @@ void RingReader::rewind() {
   cursor_ = RingPosition{head_};
   cached_tail_ = head_;
   expected_sequence_ = 0;
+  expected_event_sequence_ = 0;
 }
 
 void RingReader::set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns) {

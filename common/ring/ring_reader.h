@@ -21,8 +21,8 @@ struct RingRecord {
 };
 
 // The read side of a ring: one thread of one process. Contents are untrusted: every length of the header is
-// checked before use, and records must follow each other densely in sequence. `format` and the payload are
-// for their reader to check.
+// checked before use, and records must follow each other densely in sequence, and so must events in theirs.
+// `format` and the payload are for their reader to check.
 class RingReader {
  public:
   // Takes over the mapping; `file` holds the reader lock. Starts at head: what was read but not released is
@@ -76,7 +76,8 @@ class RingReader {
   RingPosition cursor_{};
   std::uint64_t head_ = 0;  // own copy: what lies in the shared page may have been scribbled on
   std::uint64_t cached_tail_ = 0;
-  std::uint64_t expected_sequence_ = 0;  // 0: not known, the next record says it
+  std::uint64_t expected_sequence_ = 0;        // 0: not known, the next record says it
+  std::uint64_t expected_event_sequence_ = 0;  // likewise
   RingPosition corrupt_at_{};
   const char* corrupt_text_ = nullptr;  // not null: corrupt
   std::uint32_t armed_value_ = 0;

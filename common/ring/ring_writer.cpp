@@ -41,6 +41,7 @@ RingWriter::RingWriter(RingFile file)
     if (++in_force == 2) throw std::runtime_error("ring " + file_.path() + ": no commit slot for its tail");
   }
   next_sequence_ = Sequence{header_->writer.commit[in_force].next_sequence.load(std::memory_order_relaxed)};
+  next_event_sequence_ = header_->writer.commit[in_force].next_event_sequence.load(std::memory_order_relaxed);
   commit_slot_ = 1 - in_force;
   tail_ = published_ = RingPosition{tail};
   const std::uint64_t epoch = header_->writer.epoch.load(std::memory_order_relaxed);
@@ -102,9 +103,19 @@ void RingWriter::append(const shm::RecordHeader& header) {
   }
   if (header.first_sequence != raw(next_sequence_)) broken("record does not continue the sequence");
   const auto kind = static_cast<shm::RecordKind>(header.kind);
-  if (kind != shm::RecordKind::UpdateBatch && kind != shm::RecordKind::Barrier)
-    broken("record of an unknown kind");
-  if (kind == shm::RecordKind::UpdateBatch && header.count == 0) broken("batch without updates");
+  switch (kind) {
+    case shm::RecordKind::UpdateBatch:
+      if (header.count == 0) broken("batch without updates");
+      break;
+    case shm::RecordKind::Barrier: break;
+    case shm::RecordKind::Event:
+      if (header.count != 0) broken("event with updates");
+      if (header.event_sequence != next_event_sequence_) broken("event does not continue the sequence");
+      ++next_event_sequence_;
+      break;
+    case shm::RecordKind::Padding:
+    default: broken("record of an unknown kind");
+  }
   std::memcpy(data_ + (raw(tail_) & (capacity_ - 1)), &header, sizeof header);
   tail_ = tail_ + header.size_bytes;
   next_sequence_ = next_sequence_ + header.count;
@@ -117,6 +128,7 @@ void RingWriter::publish() {
   // leaves the old tail with its own slot.
   shm::CommitSlot& slot = header_->writer.commit[commit_slot_];
   slot.next_sequence.store(raw(next_sequence_), std::memory_order_relaxed);
+  slot.next_event_sequence.store(next_event_sequence_, std::memory_order_relaxed);
   slot.position.store(raw(tail_), std::memory_order_relaxed);
   // Pairs with the acquire in RingReader::next and tail(), and with a later writer's attach.
   header_->writer.tail.store(raw(tail_), std::memory_order_release);

@@ -32,7 +32,8 @@ class RingWriter {
   [[nodiscard]] std::span<std::byte> claim(std::uint32_t max_size_bytes);
   // Completes the open claim: `header` is copied to its start. `header.size_bytes` may be smaller than
   // claimed. `header.first_sequence` must be next_sequence(); it advances by `header.count` (at least 1 for
-  // UpdateBatch). A header that the reader would refuse is a broken invariant and aborts.
+  // UpdateBatch). An Event's `event_sequence` must be next_event_sequence(), which advances by one. A header
+  // that the reader would refuse is a broken invariant and aborts.
   void append(const shm::RecordHeader& header);
   // Drops the open claim.
   void abandon() { claimed_bytes_ = 0; }
@@ -44,6 +45,7 @@ class RingWriter {
   void publish();
 
   [[nodiscard]] Sequence next_sequence() const { return next_sequence_; }
+  [[nodiscard]] std::uint64_t next_event_sequence() const { return next_event_sequence_; }
   [[nodiscard]] RingPosition tail() const { return tail_; }  // with what is appended but not published
   [[nodiscard]] std::uint64_t used_bytes() const;            // between head and tail, for metrics
   [[nodiscard]] std::uint64_t capacity_bytes() const { return capacity_; }
@@ -64,6 +66,7 @@ class RingWriter {
   RingPosition published_{};
   std::uint64_t cached_head_ = 0;
   Sequence next_sequence_{};
+  std::uint64_t next_event_sequence_ = 0;
   std::uint32_t commit_slot_ = 0;
   std::uint32_t claimed_bytes_ = 0;
 };

@@ -12,8 +12,8 @@ namespace arancini::shm {
 namespace {
 
 TEST(WhenThisFailsRaiseTheAbiVersion, Ring) {
-  EXPECT_EQ(kRingAbiVersion, 1U);
-  EXPECT_EQ(kRingLayoutHash, 8125623220437045987ULL);
+  EXPECT_EQ(kRingAbiVersion, 2U);
+  EXPECT_EQ(kRingLayoutHash, 11975402592739286348ULL);
   EXPECT_EQ(kRingMagic, 0x474e495249434e41ULL);
   EXPECT_EQ(kRingDataOffsetBytes, 65'536U);
 }
@@ -30,6 +30,7 @@ TEST(WhenThisFailsRaiseTheAbiVersion, StoredValues) {
   EXPECT_EQ(static_cast<int>(RecordKind::Padding), 0);
   EXPECT_EQ(static_cast<int>(RecordKind::UpdateBatch), 1);
   EXPECT_EQ(static_cast<int>(RecordKind::Barrier), 2);
+  EXPECT_EQ(static_cast<int>(RecordKind::Event), 3);
   EXPECT_EQ(kRecordFlagWithdraw, 1);
   EXPECT_EQ(kRecordFlagSynthetic, 2);
   EXPECT_EQ(kRecordMaxBytes, 4U << 20);

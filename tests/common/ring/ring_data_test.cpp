@@ -205,8 +205,49 @@ TEST(RingDeathTest, BrokenInvariantsAbort) {
   EXPECT_DEATH(with([](auto& h) { h.kind = 0; }), "unknown kind");
   EXPECT_DEATH(with([](auto& h) { h.count = 0; }), "without updates");
   EXPECT_DEATH(with([](auto& h) { h.template_bytes = 61; }), "template");
+  const auto event = [](auto& h) {
+    h.kind = static_cast<std::uint8_t>(shm::RecordKind::Event);
+    h.count = 0;
+    h.event_sequence = 1;
+  };
+  EXPECT_DEATH(with([&](auto& h) { event(h), h.count = 1; }), "event with updates");
+  EXPECT_DEATH(with([&](auto& h) { event(h), h.event_sequence = 2; }), "event does not continue");
   EXPECT_DEATH(static_cast<void>(p.writer.claim(64)), "another claim");
   EXPECT_DEATH(p.reader.release(RingPosition{8}), "beyond the cursor");
+}
+
+TEST(Ring, EventsHaveASequenceOfTheirOwnThatSurvivesTheWriter) {
+  const TempDir dir;
+  RingRecord record;
+  {
+    RingWriter writer(create(dir.file("ring")));
+    EXPECT_EQ(writer.next_event_sequence(), 1U);
+    ASSERT_TRUE(append_event(writer));
+    ASSERT_TRUE(append(writer, 10, 3));
+    ASSERT_TRUE(append_event(writer));
+    writer.publish();
+    // Not published: never happened.
+    ASSERT_TRUE(append_event(writer));
+  }
+  RingWriter writer(attach(dir.file("ring"), RingSide::Writer));
+  EXPECT_EQ(writer.next_event_sequence(), 3U);
+  EXPECT_EQ(raw(writer.next_sequence()), 4U) << "an event uses no sequence of updates";
+  ASSERT_TRUE(append_event(writer));
+  ASSERT_TRUE(append(writer, 10));
+  writer.publish();
+  RingReader reader(attach(dir.file("ring"), RingSide::Reader));
+  for (int pass = 0; pass < 2; ++pass) {
+    const std::array<std::pair<std::uint64_t, std::uint64_t>, 5> expected{
+        {{1, 1}, {1, 0}, {4, 2}, {4, 3}, {4, 0}}};
+    for (const auto& [sequence, event] : expected) {
+      ASSERT_EQ(reader.next(record), RingReader::Status::Record);
+      EXPECT_EQ(record.header.first_sequence, sequence);
+      EXPECT_EQ(record.header.event_sequence, event);
+      EXPECT_TRUE(payload_intact(record));
+    }
+    EXPECT_EQ(reader.next(record), RingReader::Status::Empty);
+    reader.rewind();
+  }
 }
 
 // Reads until the ring is empty or corrupt; every view that is handed out must lie in the buffer.
@@ -280,6 +321,28 @@ TEST(RingReader, ImpossibleTailsAreCorrupt) {
     p.reader.file().header().writer.tail.store(tail);
     EXPECT_EQ(p.reader.next(record), RingReader::Status::Corrupt) << tail;
   }
+}
+
+TEST(RingReader, EventsThatDoNotFollowEachOtherAreCorrupt) {
+  for (const std::uint64_t sequence : {0, 1, 3}) {
+    Pair p;
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(append_event(p.writer));
+    p.writer.publish();
+    std::byte* at = p.reader.file().data() + sizeof(shm::RecordHeader) + 8;
+    shm::RecordHeader h;
+    std::memcpy(&h, at, sizeof h);
+    h.event_sequence = sequence;
+    std::memcpy(at, &h, sizeof h);
+    EXPECT_EQ(drain(p.reader), RingReader::Status::Corrupt) << sequence;
+  }
+  Pair p;
+  ASSERT_TRUE(append_event(p.writer));
+  p.writer.publish();
+  shm::RecordHeader h;
+  std::memcpy(&h, p.reader.file().data(), sizeof h);
+  h.count = 1;
+  std::memcpy(p.reader.file().data(), &h, sizeof h);
+  EXPECT_EQ(drain(p.reader), RingReader::Status::Corrupt) << "uses a sequence";
 }
 
 // Random damage to data and header: Corrupt or clean, never a crash, a hang or a view beyond the buffer. The

@@ -257,6 +257,7 @@ TEST(RingKill, WriterDiesAtEveryInstructionOfPublish) {
   const std::string path = dir.file("ring");
   { RingWriter made(create(path)); }
   std::uint64_t before = 0;
+  std::uint64_t events_before = 0;
   std::uint64_t moved = 0;
   std::uint64_t instants = 0;
   bool ended = false;
@@ -264,6 +265,7 @@ TEST(RingKill, WriterDiesAtEveryInstructionOfPublish) {
     {
       const RingWriter writer(attach(path, RingSide::Writer));
       before = raw(writer.next_sequence());
+      events_before = writer.next_event_sequence();
     }
     const Stepped result = kill_after(steps, [&] {
       RingWriter writer(attach(path, RingSide::Writer));
@@ -271,10 +273,10 @@ TEST(RingKill, WriterDiesAtEveryInstructionOfPublish) {
       // Symbols are bound by a first call, which would be thousands of instructions.
       futex_wake_all(reader.doorbell_word());
       ::raise(0);
-      if (!append(writer, 16)) ::_exit(1);
+      if (!append_event(writer) || !append(writer, 16)) ::_exit(1);
       writer.publish();  // the other commit slot has its turn, too
       reader.arm();      // the whole of publish() with its doorbell
-      if (!append(writer, 24, 3)) ::_exit(1);
+      if (!append_event(writer) || !append(writer, 24, 3)) ::_exit(1);
       ::raise(SIGSTOP);
       writer.publish();
       ::raise(SIGSTOP);
@@ -286,11 +288,14 @@ TEST(RingKill, WriterDiesAtEveryInstructionOfPublish) {
     ASSERT_TRUE(after == before + 1 || after == before + 4)
         << "after " << steps << " instructions: " << after;
     const bool committed = after == before + 4;
+    ASSERT_EQ(writer.next_event_sequence(), events_before + (committed ? 2 : 1)) << steps;
     ++instants;
     if (committed) ++moved;
     RingReader reader(attach(path, RingSide::Reader));
     RingRecord record;
     for (std::uint64_t i = 0; i < (committed ? 2 : 1); ++i) {
+      ASSERT_EQ(reader.next(record), RingReader::Status::Record) << steps;
+      ASSERT_EQ(record.header.event_sequence, events_before + i) << steps;
       ASSERT_EQ(reader.next(record), RingReader::Status::Record) << steps;
       ASSERT_EQ(record.header.first_sequence, before + i) << steps;
       ASSERT_TRUE(payload_intact(record)) << steps;

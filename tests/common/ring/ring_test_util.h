@@ -80,6 +80,22 @@ inline bool append(RingWriter& writer, std::uint32_t payload_bytes, std::uint32_
   return true;
 }
 
+// Appends an event record; false when the ring has no room. Not published.
+inline bool append_event(RingWriter& writer) {
+  const std::span<std::byte> at = writer.claim(sizeof(shm::RecordHeader) + 8);
+  if (at.empty()) return false;
+  shm::RecordHeader h{};
+  h.size_bytes = sizeof h + 8;
+  h.kind = static_cast<std::uint8_t>(shm::RecordKind::Event);
+  h.format = shm::kRecordFormat;
+  h.first_sequence = raw(writer.next_sequence());
+  h.payload_bytes = 8;
+  h.event_sequence = writer.next_event_sequence();
+  for (std::size_t i = 0; i < 8; ++i) at[sizeof h + i] = payload_byte(h.first_sequence, i);
+  writer.append(h);
+  return true;
+}
+
 inline bool payload_intact(const RingRecord& record) {
   for (std::size_t i = 0; i < record.payload.size(); ++i) {
     if (record.payload[i] != payload_byte(record.header.first_sequence, i)) return false;
