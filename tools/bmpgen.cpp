@@ -53,6 +53,7 @@ struct Options {
   double hold_s = 0;
   std::uint64_t seed = 1;
   bool terminate = false;
+  bool step = false;
 };
 
 // SplitMix64: small, fast, the same everywhere.
@@ -150,6 +151,8 @@ struct Session {
   std::vector<PeerTable> tables;
   std::uint64_t messages = 0;
   std::uint64_t updates = 0;
+  std::size_t dump_bytes = 0;  // until the churn
+  std::uint64_t dump_updates = 0;
 };
 
 PeerIdentity peer_identity(std::uint32_t router, std::uint32_t peer) {
@@ -192,6 +195,8 @@ Session make_session(const Options& options, const Table& table, std::uint32_t r
     s.messages += 3;
     s.tables.push_back(std::move(told));
   }
+  s.dump_bytes = s.bytes.size();
+  s.dump_updates = s.updates;
   for (std::uint64_t c = 0; c < options.churn && !table.prefixes.empty(); ++c) {
     const std::uint32_t p = random.below(options.peers);
     const std::uint32_t i = random.below(table.prefixes.size());
@@ -274,26 +279,28 @@ struct Sender {
   Fd socket;
   Fd source;
   off_t offset = 0;
+  std::size_t end = 0;  // send up to here
+  std::size_t dump_bytes = 0;
   std::size_t size = 0;
 };
 
-// All routers at once; sendfile() keeps this side's CPU small (docs/performance.md).
+// All routers at once, each up to its `end`; sendfile() keeps this side's CPU small (docs/performance.md).
 void send_sessions(std::vector<Sender>& senders) {
   for (const Sender& s : senders) ::fcntl(s.socket.get(), F_SETFL, O_NONBLOCK);
   std::vector<pollfd> polls;
   for (;;) {
     polls.clear();
     for (Sender& s : senders) {
-      if (static_cast<std::size_t>(s.offset) < s.size) polls.push_back({s.socket.get(), POLLOUT, 0});
+      if (static_cast<std::size_t>(s.offset) < s.end) polls.push_back({s.socket.get(), POLLOUT, 0});
     }
     if (polls.empty()) break;
     if (::poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR) {
       throw std::runtime_error(fmt::format("poll: {}", std::strerror(errno)));
     }
     for (Sender& s : senders) {
-      if (static_cast<std::size_t>(s.offset) >= s.size) continue;
+      if (static_cast<std::size_t>(s.offset) >= s.end) continue;
       const ssize_t n =
-          ::sendfile(s.socket.get(), s.source.get(), &s.offset, s.size - static_cast<std::size_t>(s.offset));
+          ::sendfile(s.socket.get(), s.source.get(), &s.offset, s.end - static_cast<std::size_t>(s.offset));
       if (n < 0 && errno != EAGAIN && errno != EINTR) {
         throw std::runtime_error(fmt::format("the collector closed a session: {}", std::strerror(errno)));
       }
@@ -340,18 +347,46 @@ void write_truth(const std::string& path, std::vector<schema::DecodedUpdate>& ro
     throw std::runtime_error(fmt::format("{}: cannot be written", path));
 }
 
+double seconds_since(std::uint64_t start_ns, clockid_t clock) {
+  return static_cast<double>(clock_ns(clock) - start_ns) * 1e-9;
+}
+
+// One part of all sessions, begun by a line on standard input; says what it took.
+void send_step(const char* name, std::vector<Sender>& senders, std::size_t Sender::*until,
+               std::uint64_t updates) {
+  fmt::print("{}: ready\n", name);
+  std::fflush(stdout);
+  while (true) {
+    const int c = std::getchar();
+    if (c == '\n') break;
+    if (c == EOF) throw std::runtime_error("--step: standard input has ended");
+  }
+  std::size_t bytes = 0;
+  for (Sender& s : senders) {
+    s.end = s.*until;
+    bytes += s.end - static_cast<std::size_t>(s.offset);
+  }
+  const std::uint64_t start = clock_ns(CLOCK_MONOTONIC);
+  const std::uint64_t start_cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+  send_sessions(senders);
+  fmt::print("{}: {} updates, {} bytes sent in {:.3f} s with {:.4f} s of CPU\n", name, updates, bytes,
+             seconds_since(start, CLOCK_MONOTONIC), seconds_since(start_cpu, CLOCK_PROCESS_CPUTIME_ID));
+  std::fflush(stdout);
+}
+
 void run(const Options& options) {
   const Table table = make_prefixes(options);
   std::vector<schema::DecodedUpdate> truth;
   std::vector<Sender> senders;
   std::uint64_t messages = 0;
   std::uint64_t updates = 0;
+  std::uint64_t dump_updates = 0;
   std::uint64_t bytes = 0;
-  std::string file_bytes;
   for (std::uint32_t r = 0; r < options.routers; ++r) {
     Session session = make_session(options, table, r);
     messages += session.messages;
     updates += session.updates;
+    dump_updates += session.dump_updates;
     bytes += session.bytes.size();
     const std::string source = source_of(options, r);
     IpAddress address = IpAddress::parse(source.empty() ? "127.0.0.1" : source).value_or(IpAddress{});
@@ -364,7 +399,8 @@ void run(const Options& options) {
     } else {
       Sender sender;
       sender.source = memory_file(session.bytes);
-      sender.size = session.bytes.size();
+      sender.size = sender.end = session.bytes.size();
+      sender.dump_bytes = session.dump_bytes;
       sender.socket = tools::connect_router(parse_socket_address(options.to, "--to"), source, 5);
       address = local_address(sender.socket.get());
       senders.push_back(std::move(sender));
@@ -375,8 +411,13 @@ void run(const Options& options) {
   }
   if (!options.truth.empty()) write_truth(options.truth, truth);
   const std::uint64_t start = clock_ns(CLOCK_MONOTONIC);
-  send_sessions(senders);
-  const double seconds = static_cast<double>(clock_ns(CLOCK_MONOTONIC) - start) * 1e-9;
+  if (options.step) {
+    send_step("dump", senders, &Sender::dump_bytes, dump_updates);
+    send_step("churn", senders, &Sender::size, updates - dump_updates);
+  } else {
+    send_sessions(senders);
+  }
+  const double seconds = seconds_since(start, CLOCK_MONOTONIC);
   fmt::print("{} routers, {} messages, {} updates, {} bytes{}\n", options.routers, messages, updates, bytes,
              options.out.empty() ? fmt::format(" sent in {:.3f} s", seconds) : "");
   std::fflush(stdout);
@@ -422,6 +463,10 @@ int main(int argc, char** argv) {
   app.add_option("--source", o.source,
                  "address of the first router; the next ones count up (default 127.0.1.1)");
   app.add_option("--truth", o.truth, "write the final table, in the format of `aranctl fold --json`");
+  app.add_flag("--step", o.step,
+               "wait for a line on standard input before the dump and again before the churn, and say what "
+               "each took; for measurements")
+      ->excludes(out);
   app.add_flag("--terminate", o.terminate, "end each session with a Termination message");
   CLI11_PARSE(app, argc, argv);
   if (o.to.empty() == o.out.empty()) {
