@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/config.h"
+#include "common/base/error.h"
 #include "common/base/types.h"
 #include "publishd/tail.h"
 
@@ -45,7 +46,8 @@ struct Ack {
   std::uint64_t stream_sequence = 0;
   bool duplicate = false;
   AckError error = AckError::None;
-  std::uint32_t server_code = 0;  // JetStream's err_code, for the log
+  std::uint32_t server_code = 0;                 // JetStream's err_code, for the log
+  ErrorCode cause = ErrorCode::PublishRejected;  // of Rejected: what the server's code means
 };
 
 // A connection to a stream that was found usable, with what the tail of the stream already holds.
@@ -69,6 +71,8 @@ class Broker {
   virtual std::optional<Session> poll_session() = 0;
   // False once the connection under the session is gone; open acks will not come then.
   [[nodiscard]] virtual bool session_alive() const = 0;
+  // The server is about to go, open acks still come: send nothing more, wait for them, begin a new session.
+  [[nodiscard]] virtual bool session_leaving() const { return false; }
 
   // Hands a message over; false: it may or may not have left, the session must be given up.
   [[nodiscard]] virtual bool send(const Outgoing& message) = 0;

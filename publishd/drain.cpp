@@ -251,7 +251,7 @@ std::size_t Drain::run_acks() {
             give_up(ErrorCode::PublishOutOfOrder, false, "stream does not end with the message before");
             break;
           case AckError::Rejected:
-            give_up(ErrorCode::PublishRejected, false, fmt::format("JetStream error {}", ack.server_code));
+            give_up(ack.cause, false, fmt::format("JetStream error {}", ack.server_code));
             break;
           case AckError::NoResponders:
             give_up(ErrorCode::StreamUnusable, false, "no stream takes the subject");
@@ -554,6 +554,10 @@ void Drain::check_session() {
       oldest && now_ns_ > *oldest + options_.ack_timeout_ns) {
     add(PublishMetric::AckTimeouts);
     give_up(ErrorCode::PublishTimeout, true, "no ack in time");
+    return;
+  }
+  if (broker_.session_leaving()) {
+    give_up(ErrorCode::None, false, "the server is shutting down");
     return;
   }
   if (session_wanted_ && !stopping_) give_up(ErrorCode::None, false, "a ring was attached");
