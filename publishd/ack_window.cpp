@@ -22,6 +22,7 @@ void AckWindow::reset(std::uint64_t last_sequence) {
   first_index_ = next_index_ = oldest_pending_ = 0;
   pending_ = pending_bytes_ = 0;
   base_open_ = true;
+  proven_ = false;
 }
 
 void AckWindow::push(const InFlight& message) {
@@ -41,6 +42,7 @@ AckWindow::Verdict AckWindow::ack(const Ack& ack, InFlight& message) {
   const bool stored =
       ack.error == AckError::None && !ack.duplicate && ack.stream_sequence == base_sequence_ + ack.index + 1;
   slot.state = stored ? State::Stored : State::Failed;
+  proven_ = proven_ || stored;
   while (
       oldest_pending_ < next_index_ &&
       (oldest_pending_ < first_index_ || messages_[oldest_pending_ - first_index_].state != State::Pending)) {

@@ -16,8 +16,9 @@ constexpr std::uint64_t raw(HoldId h) {
   return static_cast<std::uint64_t>(h);
 }
 
-// What keeps the head of one ring back: each group, and then its message, holds the begin of the first record
-// it has a part of. Groups are opened in reading order, so the holds are ordered by position.
+// What keeps the head of a ring back on behalf of one lane: each group, and then its message, holds the begin
+// of the first record it has a part of. Groups of a lane are opened in reading order, so the holds are
+// ordered by position.
 class HoldQueue {
  public:
   HoldId add(RingPosition begin) {
@@ -43,6 +44,7 @@ class HoldQueue {
 // A message that was handed to the broker.
 struct InFlight {
   std::uint32_t ring = 0;
+  std::uint32_t lane = 0;  // within the ring
   HoldId hold{};
   RingPosition end{};  // of the last record it has a part of
   std::uint32_t bytes = 0;
@@ -67,9 +69,12 @@ class AckWindow {
   void base_passed() { base_open_ = false; }
   [[nodiscard]] bool base_open() const { return base_open_; }
 
-  // One message of any size is always let through when nothing is under way.
+  // One message of any size is always let through when nothing is under way. The first of a session goes
+  // alone: that it is stored proves that the stream's end was told right (a new leader may tell an older one,
+  // docs/decisions/0002).
   [[nodiscard]] bool has_room(std::size_t bytes) const {
-    return pending_ == 0 || (pending_ < limits_.messages && pending_bytes_ + bytes <= limits_.bytes);
+    return pending_ == 0 ||
+           (proven_ && pending_ < limits_.messages && pending_bytes_ + bytes <= limits_.bytes);
   }
   // The stream sequence after which the next message must come.
   [[nodiscard]] std::uint64_t expected_last() const { return base_sequence_ + next_index_; }
@@ -120,6 +125,7 @@ class AckWindow {
   std::size_t pending_ = 0;
   std::size_t pending_bytes_ = 0;
   bool base_open_ = true;
+  bool proven_ = false;  // a message of this session is stored
 };
 
 }  // namespace arancini::publishd

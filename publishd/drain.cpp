@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "common/base/log.h"
-#include "shm-layout/record.h"
+#include "publishd/drain_ring.h"
 
 namespace arancini::publishd {
 
@@ -16,6 +16,7 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::size_t kAcksPerRound = 4096;
 constexpr std::uint64_t kQuiesceNs = 2'000 * kMillisecond;
 constexpr std::uint64_t kDetachCheckNs = 100 * kMillisecond;
+constexpr std::uint64_t kSpillPollNs = 5 * kMillisecond;
 constexpr std::uint64_t kBackOffFirstNs = 50 * kMillisecond;
 constexpr std::uint64_t kFruitlessNs = 10'000 * kMillisecond;  // a session that ended sooner, all in vain
 constexpr std::uint64_t kBackOffMostNs = 5'000 * kMillisecond;
@@ -41,43 +42,11 @@ DrainOptions DrainOptions::from(const Config& config) {
   o.batch_count = config.publish.batch_count;
   o.in_flight.messages = config.nats.max_in_flight;
   o.ack_timeout_ns = static_cast<std::uint64_t>(config.nats.ack_timeout_s * 1e9);
+  o.linger_busy_ns = static_cast<std::uint64_t>(config.publish.linger_s * 1e9);
+  o.linger_dry_ns = std::min(o.linger_dry_ns, o.linger_busy_ns);
+  o.spill_after_ns = static_cast<std::uint64_t>(config.journal.spill_after_s * 1e9);
   return o;
 }
-
-struct Drain::Ring {
-  std::uint32_t slot = 0;
-  std::string name;
-  std::unique_ptr<RecordSource> source;
-  std::string writer_hex;
-
-  RingPosition head{};      // released up to here
-  RingPosition consumed{};  // end of the last record that is wholly in groups, messages or the stream
-  HoldQueue holds;
-
-  // The record at hand; `next` of its updates are taken.
-  bool has_record = false;
-  RingRecord record;
-  schema::BatchExpander expander;
-  SubjectId subject{};
-  std::uint32_t next = 0;
-
-  // What the stream held when the session began: updates up to there are skipped. Cleared once the head is
-  // past it.
-  std::unordered_map<std::string, Sequence> stored;
-  Sequence stored_max{};
-  bool base_pending = false;
-  std::optional<RingPosition> base_end;  // the records that the stream held end here
-
-  bool known = false;    // the present session knows what the stream has of it
-  bool empty = false;    // at the last look
-  bool corrupt = false;  // not read any more; leaves when nothing of it is under way
-  bool too_large_told = false;
-
-  [[nodiscard]] RingPosition releasable() const {
-    const auto held = holds.front();
-    return held ? std::min(*held, consumed) : consumed;
-  }
-};
 
 Drain::Drain(DrainOptions options, Broker& broker, Logger* log)
     : options_(std::move(options)),
@@ -88,14 +57,14 @@ Drain::Drain(DrainOptions options, Broker& broker, Logger* log)
 
 Drain::~Drain() = default;
 
-void Drain::add_ring(std::unique_ptr<RecordSource> source, std::string name) {
+void Drain::add_ring(std::unique_ptr<RecordSource> source, std::string name, bool first) {
   auto ring = std::make_unique<Ring>();
   ring->slot = static_cast<std::uint32_t>(rings_.size());
   ring->name = std::move(name);
   ring->writer_hex = source->writer_id().to_hex();
   ring->source = std::move(source);
-  ring->source->rewind();
-  ring->head = ring->consumed = ring->source->head();
+  ring->first = first;
+  ring->restart();
   Ring& r = *ring;
   rings_.push_back(std::move(ring));
   if (phase_ == Phase::Publishing && r.source->floor_stream_sequence() == shm::kNoFloor) {
@@ -121,6 +90,7 @@ std::size_t Drain::rings_connected() const {
 
 std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
   now_ns_ = now_ns;
+  if (progress_ns_ == 0) progress_ns_ = now_ns;
   add(PublishMetric::LoopIterations);
   std::size_t work = run_acks();
   switch (phase_) {
@@ -138,8 +108,9 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     case Phase::Publishing:
       check_session();
       if (phase_ != Phase::Publishing) break;
-      if (!stopping_) work += run_records();
-      if (phase_ == Phase::Publishing) work += run_flush();
+      work += run_flush(true);  // before more is read: what waited longest has the room first
+      if (!stopping_ && phase_ == Phase::Publishing) work += run_records();
+      if (phase_ == Phase::Publishing) work += run_flush(false);
       break;
     case Phase::Quiescing:
       if (window_.pending() == 0 || !broker_.session_alive() || now_ns_ >= deadline_ns_) {
@@ -164,6 +135,7 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     case Phase::Stopped: return 0;
   }
   if (release_due_) run_release();
+  work += run_spill();
   if (now_ns_ >= detach_check_ns_) {
     detach_check_ns_ = now_ns_ + kDetachCheckNs;
     run_detach();
@@ -176,14 +148,22 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     }
   }
   set(PublishMetric::MessagesInFlight, window_.pending());
+  set(PublishMetric::OpenGroups, groups_.open_groups());
+  const std::uint64_t oldest = window_.oldest_pending_ns().value_or(now_ns_);
+  set(PublishMetric::AckLagNs, now_ns_ - std::min(oldest, now_ns_));
   return work;
 }
 
 std::uint64_t Drain::idle_ns() const {
-  if (phase_ == Phase::Publishing && groups_.open_groups() > 0 && !blocked_) return options_.linger_dry_ns;
+  const bool spilling = std::any_of(rings_.begin(), rings_.end(), [&](const auto& r) {
+    return r != nullptr && (r->source->spilling() || phase_ != Phase::Publishing);
+  });
+  const std::uint64_t most = spilling ? kSpillPollNs : kDetachCheckNs;
+  if (phase_ == Phase::Publishing && groups_.open_groups() > 0 && !blocked_)
+    return std::min(most, options_.linger_dry_ns);
   if (phase_ == Phase::BackingOff)
-    return std::max<std::uint64_t>(deadline_ns_ - std::min(deadline_ns_, now_ns_), 1);
-  return kDetachCheckNs;
+    return std::clamp<std::uint64_t>(deadline_ns_ - std::min(deadline_ns_, now_ns_), 1, most);
+  return most;
 }
 
 bool Drain::arm(std::vector<FutexWait>& waits) {
@@ -191,9 +171,9 @@ bool Drain::arm(std::vector<FutexWait>& waits) {
   // broker.
   if (phase_ != Phase::Publishing || stopping_ || blocked_) return true;
   for (const auto& r : rings_) {
-    if (r == nullptr || r->corrupt || !r->known) continue;
+    if (r == nullptr || r->corrupt || !r->known || !has_turn(*r)) continue;
     if (const auto wait = r->source->arm()) waits.push_back(*wait);
-    if (r->source->tail() > r->consumed) return false;
+    if (r->source->ready()) return false;
   }
   return true;
 }
@@ -228,8 +208,10 @@ std::size_t Drain::run_acks() {
     switch (window_.ack(ack, message)) {
       case AckWindow::Verdict::Unknown: break;
       case AckWindow::Verdict::Stored:
-        if (rings_[message.ring] != nullptr) rings_[message.ring]->holds.done(message.hold);
+        if (Ring* r = rings_[message.ring].get(); r != nullptr)
+          r->lanes[message.lane]->holds.done(message.hold);
         release_due_ = true;
+        progress_ns_ = now_ns_;
         ++stored_in_session_;
         fruitless_sessions_ = 0;
         add(PublishMetric::MessagesAcked);
@@ -273,7 +255,7 @@ void Drain::run_release() {
     if (r == nullptr) continue;
     if (const RingPosition to = r->releasable(); to > r->head) {
       r->source->release(to);
-      r->head = to;
+      r->head = r->source->head();  // the floor must not go by what was not released
     }
     if (r->base_pending && r->base_end && r->head >= *r->base_end) {
       r->base_pending = false;
@@ -297,253 +279,19 @@ void Drain::run_release() {
   }
 }
 
-// ---- records, groups, messages
-// --------------------------------------------------------------------------------------
-
-std::size_t Drain::run_records() {
-  std::size_t work = 0;
-  dry_ = true;
-  blocked_ = false;
-  for (std::size_t k = 0; k < rings_.size() && phase_ == Phase::Publishing; ++k) {
-    const std::size_t at = (first_ring_ + k) % rings_.size();
-    Ring* r = rings_[at].get();
-    if (r == nullptr || r->corrupt || !r->known) continue;
-    const RingPosition from = r->consumed;
-    while (phase_ == Phase::Publishing && raw(r->consumed) - raw(from) < options_.round_bytes) {
-      if (!r->has_record && !load_record(*r)) break;
-      const Step step = consume(*r);
-      if (step == Step::Done) {
-        r->consumed = r->record.end;
-        r->has_record = false;
-        ++work;
-        if (r->base_pending) release_due_ = true;
-        continue;
-      }
-      dry_ = false;
-      blocked_ = true;   // the window is full: an ack wakes, not a ring
-      first_ring_ = at;  // goes on here
-      return work;
-    }
-    if (r->has_record || !r->empty) dry_ = false;
-  }
-  if (!rings_.empty()) first_ring_ = (first_ring_ + 1) % rings_.size();
-  // Records that needed no message (stored before, barriers) free their room, too.
-  if (work > 0) release_due_ = true;
-  return work;
-}
-
-bool Drain::load_record(Ring& r) {
-  switch (r.source->next(r.record)) {
-    case RingReader::Status::Empty:
-      r.empty = true;
-      r.consumed = std::max(r.consumed, r.source->cursor());  // padding alone
-      return false;
-    case RingReader::Status::Corrupt: mark_corrupt(r, "record header"); return false;
-    case RingReader::Status::Record: break;
-  }
-  r.empty = false;
-  r.next = 0;
-  add(PublishMetric::RecordsRead);
-  const shm::RecordHeader& h = r.record.header;
-  const auto kind = static_cast<shm::RecordKind>(h.kind);
-  if (kind == shm::RecordKind::UpdateBatch) {
-    if (h.format != shm::kRecordFormat || !r.expander.open(h, r.record.payload)) {
-      mark_corrupt(r, "update batch");
-      return false;
-    }
-    r.subject = subjects_.find_or_add(h.subject_key, r.expander.router_address(), r.expander.peer_asn(),
-                                      r.expander.family());
-    add(PublishMetric::UpdatesRead, r.expander.count());
-  } else if (kind != shm::RecordKind::Barrier && kind != shm::RecordKind::Event) {
-    mark_corrupt(r, "record kind");
-    return false;
-  }
-  r.has_record = true;
-
-  if (!r.base_pending) return true;
-  const std::uint64_t first = h.first_sequence;
-  if (!r.base_end && first > raw(r.stored_max)) r.base_end = r.record.begin;
-  if (!r.base_end && first + h.count > raw(r.stored_max)) r.base_end = r.record.end;
-  if (kind == shm::RecordKind::UpdateBatch) {
-    if (const auto it = r.stored.find(subjects_.name(r.subject));
-        it != r.stored.end() && raw(it->second) >= first) {
-      r.next = static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(raw(it->second) - first + 1, r.expander.count()));
-      add(PublishMetric::UpdatesAlreadyStored, r.next);
-    }
-  }
-  return true;
-}
-
-Drain::Step Drain::consume(Ring& r) {
-  const auto kind = static_cast<shm::RecordKind>(r.record.header.kind);
-  if (kind == shm::RecordKind::Barrier) return consume_barrier(r);
-  if (kind == shm::RecordKind::Event) return Step::Done;
-  if (r.next >= r.expander.count()) return Step::Done;
-  // A batch that is partly in the stream, or larger than a message may be, is published update by update.
-  const bool whole = options_.format == PublishFormat::BatchV2 && r.next == 0 &&
-                     r.record.payload.size() <= max_payload_bytes_;
-  return whole ? consume_whole(r) : consume_expanded(r);
-}
-
-// What is open of the router goes first: messages are stored in the order of their sending, after a failure
-// as well. The records behind the barrier are not looked at before. Blocked: called again when there is room.
-Drain::Step Drain::consume_barrier(Ring& r) {
-  const std::uint32_t router = r.record.header.router_id;
-  for (Group* g = groups_.oldest(r.slot); g != nullptr;) {
-    Group* next = g->next;
-    const bool meant = router == shm::kAllRouters || g->router_id == router;
-    if (meant && !send(*g)) return Step::Blocked;
-    g = next;
-  }
-  return Step::Done;
-}
-
-std::size_t Drain::batch_limit() const {
-  return std::min<std::size_t>(options_.batch_bytes, max_payload_bytes_);
-}
-
-// The open group of the record's subject if it has room for that much more, else a new one.
-Group* Drain::room_in_group(Ring& r, PublishFormat format, std::size_t bytes, std::uint32_t updates,
-                            bool& blocked) {
-  const std::uint32_t max_count = format == PublishFormat::UpdateV1 ? 1 : options_.batch_count;
-  Group* g = groups_.find(r.slot, r.subject);
-  if (g != nullptr && (g->format != format || g->bytes + bytes > batch_limit() ||
-                       std::size_t{g->count} + updates > max_count)) {
-    if (!send(*g)) {
-      blocked = true;
-      return nullptr;
-    }
-    g = nullptr;
-  }
-  if (g == nullptr) {
-    g = &groups_.open(r.slot, r.subject);
-    g->format = format;
-    g->router_id = r.record.header.router_id;
-    g->first = r.expander.first_sequence() + r.next;
-    g->hold = r.holds.add(r.record.begin);
-    g->begin = r.record.begin;
-    g->opened_ns = now_ns_;
-  }
-  return g;
-}
-
-Drain::Step Drain::consume_whole(Ring& r) {
-  bool blocked = false;
-  Group* g = room_in_group(r, PublishFormat::BatchV2, r.record.payload.size(), r.expander.count(), blocked);
-  if (blocked) return Step::Blocked;
-  std::byte* out = groups_.extend(*g, r.record.payload.size());
-  std::copy(r.record.payload.begin(), r.record.payload.end(), out);
-  g->count += r.expander.count();
-  g->last = r.expander.first_sequence() + (r.expander.count() - 1);
-  g->end = r.record.end;
-  r.next = r.expander.count();
-  return Step::Done;
-}
-
-Drain::Step Drain::consume_expanded(Ring& r) {
-  const PublishFormat format =
-      options_.format == PublishFormat::BatchV2 ? PublishFormat::UpdateV1Concat : options_.format;
-  const std::uint32_t max_count = format == PublishFormat::UpdateV1 ? 1 : options_.batch_count;
-  const std::size_t each = r.expander.update_bytes();
-  const std::uint32_t total = r.expander.count();
-  if (each > max_payload_bytes_) {
-    // Cannot ever be sent to this broker. Said, counted and skipped: waiting would stop every other route as
-    // well.
-    add(PublishMetric::PublishErrors, total - r.next);
-    if (log_ != nullptr && !r.too_large_told) {
-      log_->error(
-          "RecordTooLarge ({}): {}: an update of {} bytes for {} is above the server's max_payload, {} "
-          "updates from "
-          "sequence {} are not published; raise max_payload of nats-server",
-          static_cast<std::uint32_t>(ErrorCode::RecordTooLarge), r.name, each, subjects_.name(r.subject),
-          total - r.next, raw(r.expander.first_sequence()) + r.next);
-    }
-    r.too_large_told = true;
-    r.next = total;
-    return Step::Done;
-  }
-  while (r.next < total) {
-    bool blocked = false;
-    Group* g = room_in_group(r, format, each, 1, blocked);
-    if (blocked) return Step::Blocked;
-    const std::size_t by_bytes = batch_limit() > g->bytes ? (batch_limit() - g->bytes) / each : 0;
-    const auto n = static_cast<std::uint32_t>(std::max<std::size_t>(
-        1, std::min({std::size_t{total - r.next}, std::size_t{max_count - g->count}, by_bytes})));
-    std::byte* out = groups_.extend(*g, n * each);
-    for (std::uint32_t i = 0; i < n; ++i) r.expander.write_update(r.next + i, out + i * each);
-    r.next += n;
-    g->count += n;
-    g->last = r.expander.first_sequence() + (r.next - 1);
-    g->end = r.record.end;
-  }
-  return Step::Done;
-}
-
-std::size_t Drain::run_flush() {
-  std::size_t sent = 0;
-  const bool all = stopping_;
-  for (const auto& r : rings_) {
-    if (r == nullptr) continue;
-    const std::uint64_t held_limit = r->source->capacity_bytes() / 4;
-    while (Group* g = groups_.oldest(r->slot)) {
-      const bool eager = dry_ && window_.pending() <= options_.eager_messages;
-      const std::uint64_t age = now_ns_ - g->opened_ns;
-      const bool full = g->bytes >= batch_limit() ||
-                        g->count >= (g->format == PublishFormat::UpdateV1 ? 1 : options_.batch_count);
-      const bool due = all || eager || r->corrupt || full ||
-                       age >= (dry_ ? options_.linger_dry_ns : options_.linger_busy_ns) ||
-                       raw(r->consumed) - raw(g->begin) > held_limit ||
-                       groups_.open_bytes() > options_.open_bytes;
-      if (!due || !send(*g)) break;
-      ++sent;
-    }
-    if (phase_ != Phase::Publishing) break;
-  }
-  return sent;
-}
-
-bool Drain::send(Group& g) {
-  if (phase_ != Phase::Publishing || !window_.has_room(g.bytes)) return false;
-  const Ring& r = *rings_[g.ring];
-  Outgoing o;
-  o.index = window_.next_index();
-  o.subject = subjects_.name(g.subject).c_str();
-  o.format = g.format;
-  o.writer_hex = r.writer_hex.c_str();
-  o.shard = r.source->shard();
-  o.first = g.first;
-  o.last = g.last;
-  o.count = g.count;
-  o.expected_last_sequence = window_.expected_last();
-  // The salt only ever counts answers "duplicate" for what the stream does not hold (deleted by hand within
-  // the duplicate window): the same id again would be swallowed again.
-  const auto end =
-      id_salt_ == 0
-          ? fmt::format_to_n(message_id_.data(), message_id_.size() - 1, "{}-{:016x}-{}-{}", r.writer_hex,
-                             subjects_.hash(g.subject), raw(g.first), raw(g.last))
-          : fmt::format_to_n(message_id_.data(), message_id_.size() - 1, "{}-{:016x}-{}-{}-r{}", r.writer_hex,
-                             subjects_.hash(g.subject), raw(g.first), raw(g.last), id_salt_);
-  *end.out = '\0';
-  o.message_id = message_id_.data();
-  o.previous_message_id = previous_id_.data();
-  o.payload = g.payload();
-  if (!broker_.send(o)) {
-    add(PublishMetric::PublishErrors);
-    give_up(ErrorCode::NatsUnreachable, false, "connection lost");
-    return false;
-  }
-  window_.push({g.ring, g.hold, g.end, static_cast<std::uint32_t>(g.bytes), g.count, now_ns_});
-  previous_id_ = message_id_;
-  add(PublishMetric::MessagesSent);
-  add(PublishMetric::BytesSent, g.bytes);
-  set(PublishMetric::BatchUpdates, g.count);
-  groups_.close(g);
-  return true;
-}
-
 // ---- sessions
 // -------------------------------------------------------------------------------------------------------
+
+std::size_t Drain::run_spill() {
+  if (phase_ == Phase::Publishing && window_.pending() == 0) progress_ns_ = now_ns_;
+  if (phase_ == Phase::Stopped) return 0;
+  const bool stuck = phase_ != Phase::Publishing && now_ns_ - progress_ns_ >= options_.spill_after_ns;
+  std::size_t work = 0;
+  for (const auto& r : rings_) {
+    if (r != nullptr && !r->corrupt) work += r->source->spill(stuck);
+  }
+  return work;
+}
 
 void Drain::check_session() {
   if (!broker_.session_alive()) {
@@ -554,6 +302,13 @@ void Drain::check_session() {
       oldest && now_ns_ > *oldest + options_.ack_timeout_ns) {
     add(PublishMetric::AckTimeouts);
     give_up(ErrorCode::PublishTimeout, true, "no ack in time");
+    return;
+  }
+  if (window_.pending() > 0 && now_ns_ - progress_ns_ >= options_.spill_after_ns &&
+      std::any_of(rings_.begin(), rings_.end(),
+                  [](const auto& r) { return r != nullptr && r->source->wants_spill(); })) {
+    // Its acks may still come, but the ring must be emptied now.
+    give_up(ErrorCode::PublishStalled, false, "no ack while a ring fills up");
     return;
   }
   if (broker_.session_leaving()) {
@@ -582,19 +337,15 @@ void Drain::give_up(ErrorCode why, bool reconnect, std::string_view text) {
 
 void Drain::begin_session() {
   groups_.close_all();
+  turn_.clear();
+  full_.clear();
+  expanded_ring_.reset();
+  set(PublishMetric::QueuedUpdates, 0);
   SessionRequest request;
   request.reconnect = reconnect_;
   for (const auto& r : rings_) {
     if (r == nullptr) continue;
-    r->holds.clear();
-    r->has_record = false;
-    r->source->rewind();
-    r->consumed = r->head = r->source->head();
-    r->stored.clear();
-    r->stored_max = Sequence{0};
-    r->base_pending = false;
-    r->base_end.reset();
-    r->corrupt = false;  // what is corrupt will be found so again
+    r->restart();
     r->known = true;
     if (r->source->floor_stream_sequence() == shm::kNoFloor) continue;
     const Floor f{r->source->floor_stream_sequence(), r->source->floor_stream_created_ns()};
@@ -657,7 +408,7 @@ void Drain::adopt_ring(Ring& r, const Tail& tail) {
           "acked until now; consumers need a full table dump",
           r.name);
     }
-    add(PublishMetric::PublishErrors);
+    add(PublishMetric::StreamEpochs);
     r.source->set_floor(0, tail.created_ns);
   } else if (floor > tail.last_sequence) {
     if (log_ != nullptr) {
@@ -667,7 +418,7 @@ void Drain::adopt_ring(Ring& r, const Tail& tail) {
           "full table dump",
           r.name, floor, tail.last_sequence);
     }
-    add(PublishMetric::PublishErrors);
+    add(PublishMetric::StreamEpochs);
     r.source->set_floor(tail.last_sequence, tail.created_ns);
   }
   // The lowest floor of all stays in force until the heads are past what the tail holds.
@@ -684,13 +435,14 @@ void Drain::adopt_ring(Ring& r, const Tail& tail) {
 // ---- rings that leave
 // -----------------------------------------------------------------------------------------------
 
-void Drain::mark_corrupt(Ring& r, std::string_view why) {
-  r.corrupt = true;
-  r.has_record = false;
+// What was read before `at` is still published; the head stays there.
+void Drain::mark_corrupt(Ring& r, std::string_view why, RingPosition at) {
+  r.scanned = std::min(r.scanned, at);
+  if (std::exchange(r.corrupt, true)) return;
   if (log_ != nullptr) {
     log_->error("{} ({}): {}: {} invalid at position {}; this ring is given up, the others go on",
                 arancini::to_string(ErrorCode::RingCorrupt),
-                static_cast<std::uint32_t>(ErrorCode::RingCorrupt), r.name, why, raw(r.consumed));
+                static_cast<std::uint32_t>(ErrorCode::RingCorrupt), r.name, why, raw(at));
   }
   add(PublishMetric::RingsCorrupt);
 }
@@ -698,8 +450,7 @@ void Drain::mark_corrupt(Ring& r, std::string_view why) {
 void Drain::run_detach() {
   for (auto& r : rings_) {
     if (r == nullptr || !r->known || phase_ != Phase::Publishing) continue;
-    const bool nothing_open = !r->holds.front() && !r->has_record && groups_.oldest(r->slot) == nullptr;
-    if (!nothing_open) continue;
+    if (!r->settled() || groups_.oldest(r->slot) != nullptr) continue;
     run_release();
     Leave reason = Leave::Corrupt;
     if (!r->corrupt) {

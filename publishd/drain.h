@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +18,7 @@
 #include "publishd/ack_window.h"
 #include "publishd/broker.h"
 #include "publishd/group.h"
+#include "publishd/lane.h"
 #include "publishd/record_source.h"
 #include "publishd/subject.h"
 
@@ -41,6 +43,8 @@ struct DrainOptions {
   std::uint64_t linger_dry_ns = 1'000'000;
   std::size_t eager_messages = 4;
   std::size_t round_bytes = 256 * 1024;           // read from one ring before the next has its turn
+  std::size_t ahead_bytes = 4 * 1024 * 1024;      // looked at per ring and round while the window is full
+  std::uint64_t spill_after_ns = 250'000'000;     // no progress in that time: rings that fill up spill
   std::size_t open_bytes = 64 * 1024 * 1024;      // in open groups; above, the oldest are sent
   std::uint64_t stop_timeout_ns = 5'000'000'000;  // for acks, at stop
   static DrainOptions from(const Config& config);
@@ -58,8 +62,9 @@ class Drain {
   Drain& operator=(const Drain&) = delete;
 
   // `name` comes back in Detached and stands in logs. Nothing of the ring is published before the stream was
-  // asked what it has of it.
-  void add_ring(std::unique_ptr<RecordSource> source, std::string name);
+  // asked what it has of it. `first`: what another life left; it is published before anything of a ring that
+  // is added without (or later).
+  void add_ring(std::unique_ptr<RecordSource> source, std::string name, bool first = false);
 
   enum class Leave : std::uint8_t { Corrupt, Drained };
   struct Detached {
@@ -102,24 +107,41 @@ class Drain {
 
  private:
   struct Ring;
-  enum class Step : std::uint8_t { Done, Blocked };
+  // Blocked: no room in the window, or the session ended. Failed: the ring is corrupt there.
+  enum class Step : std::uint8_t { Done, Blocked, Failed };
 
   std::size_t run_acks();
   std::size_t run_records();
-  std::size_t run_flush();
+  std::size_t run_flush(bool aged_only);
+  std::size_t run_spill();
   void run_release();
   void run_detach();
   void check_session();
 
-  bool load_record(Ring& ring);
-  Step consume(Ring& ring);
-  Step consume_barrier(Ring& ring);
-  Step consume_whole(Ring& ring);
-  Step consume_expanded(Ring& ring);
-  Group* room_in_group(Ring& ring, PublishFormat format, std::size_t bytes, std::uint32_t updates,
-                       bool& blocked);
+  // Records into lanes (drain_records.cpp).
+  std::size_t read_ring(Ring& ring);
+  [[nodiscard]] bool has_turn(const Ring& ring) const;
+  [[nodiscard]] bool read_record(Ring& ring);
+  Step place(Ring& ring);
+  Step pass_barrier_for_all(Ring& ring);
+  void pop_queued(Lane& lane);
+  Lane* lane_of(Ring& ring, const RingRecord& record);
+  Lane& lane(Ring& ring, std::uint32_t index);
+  void note_base(Ring& ring, const RingRecord& record);
+  std::size_t serve_lanes();
+  // Lanes into groups, groups into messages.
+  Step take(Ring& ring, Lane& lane, const RingRecord& record);
+  bool begin_record(Ring& ring, Lane& lane, const RingRecord& record);
+  Step take_barrier(const Lane& lane);
+  Step take_whole(Ring& ring, Lane& lane, const RingRecord& record);
+  Step take_expanded(Ring& ring, Lane& lane, const RingRecord& record);
+  Group* room_in_group(Ring& ring, Lane& lane, const RingRecord& record, PublishFormat format,
+                       std::size_t bytes, std::uint32_t updates);
+  [[nodiscard]] bool is_full(const Group& group) const;
+  void send_if_full(Group& group);
+  std::size_t send_full();
   bool send(Group& group);
-  void mark_corrupt(Ring& ring, std::string_view why);
+  void mark_corrupt(Ring& ring, std::string_view why, RingPosition at);
 
   void give_up(ErrorCode why, bool reconnect, std::string_view text);
   void begin_session();
@@ -137,6 +159,18 @@ class Drain {
   std::vector<std::unique_ptr<Ring>>
       rings_;                   // slots are never re-used: messages name them; null once detached
   std::size_t first_ring_ = 0;  // whose turn it is
+  LaneTurn turn_;
+  struct FullGroup {
+    std::uint32_t ring = 0;
+    SubjectId subject{};
+    Sequence first{};
+  };
+  std::deque<FullGroup> full_;  // groups that wait for room in the window alone
+  schema::BatchExpander
+      expander_;  // the record at work: of this ring (slot), beginning there, on this subject
+  std::optional<std::uint32_t> expanded_ring_;
+  RingPosition expanded_begin_{};
+  SubjectId subject_{};
   SubjectTable subjects_;
   GroupTable groups_;
   AckWindow window_;
@@ -158,7 +192,8 @@ class Drain {
   std::uint32_t fruitless_sessions_ = 0;  // in a row without a stored message
   std::uint64_t stored_in_session_ = 0;
   std::uint64_t session_began_ns_ = 0;
-  std::uint32_t id_salt_ = 0;  // see send()
+  std::uint64_t progress_ns_ = 0;  // when an ack came last, or there was nothing to wait for
+  std::uint32_t id_salt_ = 0;      // see send()
 
   std::uint64_t created_ns_ = 0;  // of the stream
   std::uint64_t floor_ = 0;

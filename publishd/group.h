@@ -17,14 +17,13 @@ namespace arancini::publishd {
 struct Group {
   std::uint32_t ring = 0;
   SubjectId subject{};
-  std::uint32_t router_id = 0;
+  std::uint32_t lane = 0;  // within the ring
   PublishFormat format = PublishFormat::UpdateV1Concat;
   Sequence first{};
   Sequence last{};
   std::uint32_t count = 0;
   HoldId hold{};
-  RingPosition begin{};  // of the first record it has a part of
-  RingPosition end{};    // of the last one
+  RingPosition end{};  // of the last record it has a part of
   std::uint64_t opened_ns = 0;
 
   [[nodiscard]] std::span<const std::byte> payload() const { return {buffer.get(), bytes}; }

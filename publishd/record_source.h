@@ -18,6 +18,7 @@ class RecordSource {
   [[nodiscard]] virtual RingPosition cursor() const = 0;
   [[nodiscard]] virtual RingPosition head() const = 0;
   [[nodiscard]] virtual RingPosition tail() const = 0;
+  // May do less than asked; head() tells.
   virtual void release(RingPosition position) = 0;
   virtual void rewind() = 0;
   virtual void set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns) = 0;
@@ -29,9 +30,27 @@ class RecordSource {
   virtual void heartbeat(std::uint64_t boottime_ns) = 0;
   // No writer will add to this ring any more: once it is drained it can be given up. May cost a system call.
   [[nodiscard]] virtual bool abandoned() const = 0;
-  // Before sleeping: what to wait for, if there is a doorbell; then look at tail() once more.
+  // Before sleeping: what to wait for, if there is a doorbell; then look at ready() once more.
   virtual std::optional<FutexWait> arm() { return std::nullopt; }
   virtual void disarm() {}
+  // next() would give a record that is there now; false where the owner is woken otherwise.
+  [[nodiscard]] virtual bool ready() const { return tail() > cursor(); }
+
+  // The payload that next() gave last stays where it is until release() passes it; false: until the next
+  // call.
+  [[nodiscard]] virtual bool stable() const { return true; }
+  // Moves what nobody takes out of the ring's way, to the disk; a bounded step, its size is returned.
+  // `stuck`: the broker takes nothing, and no record that next() gave before is in use. Without that only
+  // what was begun is continued.
+  virtual std::size_t spill(bool stuck) {
+    static_cast<void>(stuck);
+    return 0;
+  }
+  // spill(true) would have something to do: the ring is filling up.
+  [[nodiscard]] virtual bool wants_spill() const { return false; }
+  // What was written is, or may be, on the disk rather than in the ring: spill() wants to be called every few
+  // milliseconds.
+  [[nodiscard]] virtual bool spilling() const { return false; }
 };
 
 }  // namespace arancini::publishd

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -23,6 +25,14 @@ class SubjectTable {
 
   // `key` is RecordHeader::subject_key, a hint that finds the subject fast; what it finds is verified.
   SubjectId find_or_add(std::uint64_t key, const IpAddress& router, std::uint32_t peer_asn, Family family);
+  // The only subject with this key so far, not verified; nullopt: none, or several.
+  [[nodiscard]] std::optional<SubjectId> find(std::uint64_t key) const {
+    const auto it = by_key_.find(key);
+    if (it == by_key_.end() || entries_[it->second - 1].next != 0) return std::nullopt;
+    return SubjectId{it->second - 1};
+  }
+  // Routers are numbered in the order of their appearance.
+  [[nodiscard]] std::uint32_t router_index(SubjectId id) const { return entries_[raw(id)].router_index; }
   [[nodiscard]] const std::string& name(SubjectId id) const { return entries_[raw(id)].name; }
   [[nodiscard]] std::uint64_t hash(SubjectId id) const { return entries_[raw(id)].hash; }  // of the name
   [[nodiscard]] std::size_t size() const { return entries_.size(); }
@@ -35,10 +45,12 @@ class SubjectTable {
     std::string name;
     std::uint64_t hash = 0;
     std::uint32_t next = 0;  // with the same key, + 1; 0: none
+    std::uint32_t router_index = 0;
   };
   std::string prefix_;
   std::vector<Entry> entries_;
   std::unordered_map<std::uint64_t, std::uint32_t> by_key_;  // first entry, + 1
+  std::map<IpAddress, std::uint32_t> routers_;               // index
 };
 
 // FNV-1a of a subject: part of message ids.

@@ -24,6 +24,13 @@ class DrainTest : public testing::Test {
     EXPECT_EQ(drain_->phase(), Drain::Phase::Publishing);
     return *drain_;
   }
+  // The first message of a session goes alone; this one makes way.
+  void prime() {
+    rings_.front()->write(7, 1);
+    settle(3);
+    ASSERT_EQ(broker_.sent, 1U);
+    broker_.sent = 0;
+  }
   // One round, a microsecond later; acks arrive only by settle().
   void round(std::uint64_t later_ns = 1000) {
     now_ += later_ns;
@@ -78,6 +85,7 @@ TEST_F(DrainTest, GroupsLingerOnlySoLongWhileMessagesAreUnderWay) {
   RingMemory& r = ring();
   options_.eager_messages = 0;
   make();
+  prime();
   r.write(0, 1);
   round();
   ASSERT_EQ(broker_.sent, 1U);
@@ -93,6 +101,7 @@ TEST_F(DrainTest, BarrierFlushesTheGroupsOfItsRouterOnly) {
   RingMemory& r = ring();
   options_.eager_messages = 0;
   make();
+  prime();
   r.write(0, 1);
   round();
   ASSERT_EQ(broker_.sent, 1U);
@@ -113,6 +122,7 @@ TEST_F(DrainTest, BarrierSeparatesSubjectsOfARouterThatAreOpenAlready) {
   RingMemory& r = ring();
   options_.in_flight.messages = 2;  // the barrier meets a full window
   make();
+  prime();
   // Subject 2 is open before subject 0 is, and would be sent first: with it what follows the barrier.
   r.write(4, 1);
   r.write(6, 1);
@@ -135,6 +145,7 @@ TEST_F(DrainTest, BarrierForAllFlushesEveryGroup) {
   RingMemory& r = ring();
   options_.eager_messages = 0;
   make();
+  prime();
   r.write(0, 1);
   r.write(1, 1);
   r.write(3, 1);
@@ -143,6 +154,188 @@ TEST_F(DrainTest, BarrierForAllFlushesEveryGroup) {
   round();
   EXPECT_EQ(broker_.sent, 3U);
   settle();
+  EXPECT_EQ(verdict(), "");
+}
+
+// Router 0 (even subjects) has a hundred messages waiting when router 1 has one.
+TEST_F(DrainTest, ALoneUpdateDoesNotWaitBehindAnotherRoutersFlood) {
+  RingMemory& r = ring();
+  options_.batch_count = 10;
+  options_.in_flight.messages = 4;
+  make();
+  prime();
+  for (int i = 0; i < 100; ++i) r.write(0, 10);
+  round();
+  EXPECT_EQ(broker_.sent, 4U);
+  r.write(1, 1);
+  r.write(0, 10);
+  settle();
+  EXPECT_EQ(verdict(), "");
+  const auto& messages = world_.stream.messages;
+  const auto at = std::find_if(messages.begin(), messages.end(),
+                               [](const Message& m) {
+                                 return m.subject.find("10_0_0_2") != std::string::npos && m.last > 1;
+                               }) -
+                  messages.begin();
+  // What was under way, and what was sent while it lingered: a window's worth each millisecond here.
+  EXPECT_LE(at, 1 + 4 + 4 + 4 * static_cast<long>(options_.linger_busy_ns / 1'000'000));
+  EXPECT_GT(messages.size(), static_cast<std::size_t>(at) + 10);
+}
+
+TEST_F(DrainTest, EveryRouterThatWaitsHasItsTurn) {
+  RingMemory& r = ring();
+  RingMemory& other = ring();
+  options_.batch_count = 10;
+  options_.in_flight.messages = 2;
+  make();
+  prime();
+  for (int i = 0; i < 50; ++i) r.write(0, 10);
+  for (int i = 0; i < 20; ++i) r.write(1, 10);
+  for (int i = 0; i < 20; ++i) other.write(0, 10);
+  settle();
+  EXPECT_EQ(verdict(), "");
+  std::map<std::string, std::size_t> last_of;
+  for (std::size_t i = 0; i < world_.stream.messages.size(); ++i)
+    last_of[world_.stream.messages[i].subject] = i;
+  ASSERT_EQ(last_of.size(), 4U);  // one of prime()
+  // The two with twenty messages are through by the time that the third has sent about as many.
+  for (const auto& [subject, i] : last_of) {
+    if (subject.find("v4_10_0_0_1.") != std::string::npos) continue;
+    EXPECT_LE(i, 65U) << subject;
+  }
+}
+
+TEST_F(DrainTest, TheFirstMessageOfASessionGoesAlone) {
+  RingMemory& r = ring();
+  options_.format = PublishFormat::UpdateV1;
+  make();
+  r.write(0, 5);
+  round();
+  EXPECT_EQ(broker_.sent, 1U);
+  settle(1);
+  round();
+  EXPECT_EQ(broker_.sent, 5U);
+}
+
+// ---- by way of the disk
+
+class SpillTest : public DrainTest {
+ protected:
+  // As ring(), but with a disk.
+  RingMemory& spilling_ring() {
+    RingMemory& r = ring();
+    disks_.push_back(std::make_unique<DiskMemory>());
+    return r;
+  }
+  Drain& make_spilling() {
+    options_.subject_prefix = "p";
+    options_.spill_after_ns = 10'000'000;
+    drain_ = std::make_unique<Drain>(options_, broker_, nullptr);
+    for (std::size_t i = 0; i < rings_.size(); ++i) {
+      drain_->add_ring(std::make_unique<SpillSource>(std::make_unique<SimSource>(*rings_[i], life_),
+                                                     std::make_unique<SimStore>(*disks_[i], random_, life_),
+                                                     rings_[i]->writer, ShardId{rings_[i]->shard}),
+                       "ring");
+    }
+    for (int i = 0; i < 100 && drain_->phase() != Drain::Phase::Publishing; ++i) round();
+    return *drain_;
+  }
+  void disk_rounds(int n, bool deliver) {
+    for (int i = 0; i < n; ++i) {
+      round(1'000'000);
+      for (const auto& d : disks_) {
+        while (!d->failing && !d->appended.empty()) d->persist_one();
+      }
+      if (deliver) world_.deliver_all();
+    }
+  }
+  static std::uint64_t used(const RingMemory& r) { return r.tail - r.head; }
+  std::vector<std::unique_ptr<DiskMemory>> disks_;
+};
+
+TEST_F(SpillTest, ABrokerThatDoesNotAnswerFillsTheDiskNotTheRing) {
+  RingMemory& r = spilling_ring();
+  Drain& d = make_spilling();
+  std::uint64_t most = 0;
+  for (int i = 0; i < 300; ++i) {
+    r.write(static_cast<std::uint32_t>(i % 3), 10);
+    disk_rounds(1, false);  // frozen: no ack, no error
+    if (i > 30) most = std::max(most, used(r));
+  }
+  EXPECT_EQ(d.trouble(), ErrorCode::PublishStalled);
+  EXPECT_LT(most, SimSource::capacity);
+  EXPECT_GT(disks_[0]->end - disks_[0]->begin, 10 * SimSource::capacity);
+  disk_rounds(2000, true);
+  EXPECT_EQ(d.phase(), Drain::Phase::Publishing);
+  EXPECT_EQ(used(r), 0U);
+  EXPECT_EQ(disks_[0]->begin, disks_[0]->end);
+  EXPECT_EQ(verdict(), "");
+}
+
+TEST_F(SpillTest, AFullDiskLeavesTheRingAsItIsAndNothingIsLost) {
+  RingMemory& r = spilling_ring();
+  make_spilling();
+  for (int i = 0; i < 60; ++i) {
+    disks_[0]->failing = i > 20;
+    r.write(static_cast<std::uint32_t>(i % 3), 10);
+    disk_rounds(1, false);
+  }
+  EXPECT_GT(used(r), SimSource::capacity / 2);
+  EXPECT_GT(disks_[0]->end, disks_[0]->begin);
+  disk_rounds(2000, true);  // still full: what is there is published all the same
+  EXPECT_EQ(used(r), 0U);
+  EXPECT_EQ(disks_[0]->begin, disks_[0]->end);
+  EXPECT_EQ(verdict(), "");
+}
+
+TEST_F(SpillTest, ABrokerThatIsMerelySlowDoesNotSpill) {
+  RingMemory& r = spilling_ring();
+  Drain& d = make_spilling();
+  for (int i = 0; i < 200; ++i) {
+    r.write(0, 10);
+    disk_rounds(1, i % 5 == 0);
+  }
+  disk_rounds(200, true);
+  EXPECT_EQ(disks_[0]->end, 0U);
+  EXPECT_EQ(d.metric(PublishMetric::Recoveries), 1U);
+  EXPECT_EQ(verdict(), "");
+}
+
+TEST_F(SpillTest, WhatALostRingLeftOnTheDiskGoesFirst) {
+  RingMemory& old = spilling_ring();
+  make_spilling();
+  for (int i = 0; i < 100; ++i) {
+    old.write(0, 10);
+    disk_rounds(1, false);
+  }
+  ASSERT_GT(disks_[0]->end, disks_[0]->begin);
+  // The power went: the ring is gone, the disk is not.
+  broker_.die();
+  drain_.reset();
+  disks_[0]->crash(random_, true);
+  old.gone = true;
+  for (const auto& record : old.records) {
+    if (record.begin >= disks_[0]->end) {
+      old.lost_from = record.first;
+      break;
+    }
+  }
+  RingMemory& fresh = ring();
+  fresh.shard = 0;
+  fresh.generation = 1;
+  drain_ = std::make_unique<Drain>(options_, broker_, nullptr);
+  drain_->add_ring(
+      std::make_unique<SpillSource>(nullptr, std::make_unique<SimStore>(*disks_[0], random_, life_),
+                                    old.writer, ShardId{0}),
+      "left", true);
+  drain_->add_ring(std::make_unique<SimSource>(fresh, life_), "fresh");
+  for (int i = 0; i < 20; ++i) fresh.write(0, 10);
+  disk_rounds(1000, true);
+  EXPECT_EQ(fresh.head, fresh.tail);
+  const auto left = drain_->poll_detached();
+  ASSERT_TRUE(left);
+  EXPECT_EQ(left->name, "left");
+  EXPECT_EQ(left->reason, Drain::Leave::Drained);
   EXPECT_EQ(verdict(), "");
 }
 
@@ -163,6 +356,7 @@ TEST_F(DrainTest, BatchV2PassesRecordsThroughAndExpandsWhatIsTooLarge) {
   broker_.max_message_bytes = kHeaderReserveBytes + 4096;
   make();
   r.write(0, 10);
+  const std::vector<std::byte> written = r.records.front().bytes;
   r.write(0, 500);  // more than 4096 bytes
   r.write(0, 10);
   settle();
@@ -170,10 +364,9 @@ TEST_F(DrainTest, BatchV2PassesRecordsThroughAndExpandsWhatIsTooLarge) {
   EXPECT_EQ(world_.stream.messages.front().format, PublishFormat::BatchV2);
   EXPECT_EQ(world_.stream.messages[1].format, PublishFormat::UpdateV1Concat);
   EXPECT_EQ(world_.stream.messages.back().format, PublishFormat::BatchV2);
-  const auto& record = r.records.front();
   EXPECT_TRUE(std::equal(world_.stream.messages.front().payload.begin(),
                          world_.stream.messages.front().payload.end(),
-                         record.bytes.begin() + sizeof(shm::RecordHeader)));
+                         written.begin() + sizeof(shm::RecordHeader)));
   for (const Message& m : world_.stream.messages) EXPECT_LE(m.payload.size(), 4096U);
   EXPECT_EQ(r.head, r.tail);
   EXPECT_EQ(verdict(), "");
@@ -223,6 +416,7 @@ TEST_F(DrainTest, StopFlushesAndWaitsForAcks) {
   RingMemory& r = ring();
   options_.eager_messages = 0;
   make();
+  prime();
   r.write(0, 1);
   round();
   r.write(1, 1);
@@ -237,7 +431,7 @@ TEST_F(DrainTest, StopFlushesAndWaitsForAcks) {
   round();
   EXPECT_TRUE(drain_->stopped());
   EXPECT_EQ(r.head, r.tail);
-  EXPECT_EQ(r.floor, 2U);
+  EXPECT_EQ(r.floor, 3U);
 }
 
 TEST_F(DrainTest, StopIsBounded) {

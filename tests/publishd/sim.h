@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "publishd/broker.h"
 #include "publishd/drain.h"
 #include "publishd/record_source.h"
+#include "publishd/spill_source.h"
 
 // A deterministic world for the drain: rings that outlive it, a broker with a network that loses, delays and
 // interleaves, and crashes at any step. The rules of the stream are those of nats-server 2.9 (stream.go,
@@ -43,10 +45,14 @@ struct RingMemory {
   struct Record {
     std::vector<std::byte> bytes;  // header and payload
     std::uint64_t begin = 0, end = 0;
+    std::uint64_t first = 0;  // sequence
   };
   static constexpr std::uint32_t kForAll = ~std::uint32_t{0};  // as a barrier's subject
   WriterId writer;
   std::uint32_t shard = 0;
+  std::uint32_t generation = 0;                 // of the rings of that shard
+  bool gone = false;                            // with the power; what is on the disk is left
+  std::uint64_t lost_from = ~std::uint64_t{0};  // sequence: neither on the disk nor, perhaps, in the stream
   std::vector<Record> records;
   std::uint64_t head = 0, tail = 0;
   std::uint64_t floor = shm::kNoFloor, floor_created = 0;
@@ -88,6 +94,7 @@ struct RingMemory {
       h = encoder.finish();
     }
     std::copy_n(reinterpret_cast<const std::byte*>(&h), sizeof h, r.bytes.begin());
+    r.first = h.first_sequence;
     r.begin = tail;
     r.end = tail = tail + h.size_bytes;
     next_sequence += count;
@@ -130,7 +137,11 @@ class SimSource final : public RecordSource {
   [[nodiscard]] RingPosition head() const override { return RingPosition{m_.head}; }
   [[nodiscard]] RingPosition tail() const override { return RingPosition{m_.tail}; }
   void release(RingPosition p) override {
-    if (life_.effect()) m_.head = raw(p);
+    if (!life_.effect()) return;
+    m_.head = raw(p);
+    for (RingMemory::Record& r : m_.records) {
+      if (r.end <= m_.head) std::fill(r.bytes.begin(), r.bytes.end(), std::byte{0xee});  // the writer's now
+    }
   }
   void rewind() override {
     at_ = 0;
@@ -145,14 +156,125 @@ class SimSource final : public RecordSource {
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const override { return m_.floor_created; }
   [[nodiscard]] const WriterId& writer_id() const override { return m_.writer; }
   [[nodiscard]] ShardId shard() const override { return ShardId{m_.shard}; }
-  [[nodiscard]] std::uint64_t capacity_bytes() const override { return 64 * 1024; }
+  [[nodiscard]] std::uint64_t capacity_bytes() const override { return capacity; }
   void heartbeat(std::uint64_t) override {}
   [[nodiscard]] bool abandoned() const override { return false; }
+
+  static constexpr std::uint64_t capacity = 16 * 1024;  // small: rings of a few dozen records fill up
 
  private:
   RingMemory& m_;
   Life& life_;
   std::size_t at_ = 0;
+};
+
+// ---- journal
+// --------------------------------------------------------------------------------------------------------
+
+// What is on the disk of one ring.
+struct DiskMemory {
+  struct Record {
+    std::vector<std::byte> bytes;
+    std::uint64_t begin = 0, end = 0;
+  };
+  std::uint64_t begin = 0, floor = shm::kNoFloor, floor_created = 0;  // the checkpoint
+  std::uint64_t end = 0;
+  std::vector<Record> records;   // durable; below `begin` they may be gone
+  std::vector<Record> appended;  // on their way
+  bool failing = false;          // no space
+
+  // The power goes, or the process alone: then what was written may be there without an fsync.
+  void crash(Random& random, bool power) {
+    std::size_t keep = power ? 0 : random.below(static_cast<std::uint32_t>(appended.size()) + 1);
+    for (std::size_t i = 0; i < keep; ++i) persist_one();
+    appended.clear();
+  }
+  // The disk's own pace.
+  void step(Random& random, Life& life) {
+    if (random.chance(5)) failing = random.chance(20);
+    for (std::uint32_t n = random.below(4); n > 0 && !appended.empty(); --n) {
+      if (!life.effect()) return;
+      persist_one();
+    }
+  }
+  void persist_one() {
+    end = appended.front().end;
+    records.push_back(std::move(appended.front()));
+    appended.erase(appended.begin());
+  }
+};
+
+class SimStore final : public SpillStore {
+ public:
+  SimStore(DiskMemory& disk, Random& random, Life& life) : d_(disk), random_(random), life_(life) {
+    seek(begin());
+  }
+  [[nodiscard]] RingPosition begin() const override { return RingPosition{d_.begin}; }
+  [[nodiscard]] RingPosition end() const override { return RingPosition{d_.end}; }
+  [[nodiscard]] RingPosition appended() const override {
+    return RingPosition{d_.appended.empty() ? d_.end : d_.appended.back().end};
+  }
+  void restart(RingPosition at, std::uint64_t floor, std::uint64_t created) override {
+    if (!life_.effect()) return;
+    if (d_.begin != d_.end || !d_.appended.empty()) std::abort();
+    d_.begin = d_.end = raw(at);
+    d_.floor = floor;
+    d_.floor_created = created;
+    d_.records.clear();
+    seek(at);
+  }
+  [[nodiscard]] bool append(const RingRecord& r) override {
+    if (life_.dead() || d_.failing || d_.appended.size() > 8) return false;
+    if (r.begin < appended()) std::abort();
+    DiskMemory::Record out;
+    out.bytes.resize(sizeof r.header + r.payload.size());
+    std::copy_n(reinterpret_cast<const std::byte*>(&r.header), sizeof r.header, out.bytes.begin());
+    std::copy(r.payload.begin(), r.payload.end(), out.bytes.begin() + sizeof r.header);
+    out.begin = raw(r.begin);
+    out.end = raw(r.end);
+    d_.appended.push_back(std::move(out));
+    return true;
+  }
+  void flush() override {}
+  void seek(RingPosition at) override {
+    if (at < begin() || at > end()) std::abort();
+    cursor_ = raw(at);
+  }
+  RingReader::Status next(RingRecord& out) override {
+    if (random_.chance(20)) return RingReader::Status::Empty;  // not read from the disk yet
+    for (const DiskMemory::Record& r : d_.records) {
+      if (r.begin < cursor_) continue;
+      // A copy, so that a payload that is used too long shows.
+      buffer_.assign(r.bytes.begin(), r.bytes.end());
+      std::copy_n(buffer_.begin(), sizeof out.header, reinterpret_cast<std::byte*>(&out.header));
+      out.payload = std::span<const std::byte>(buffer_).subspan(sizeof out.header, out.header.payload_bytes);
+      out.begin = RingPosition{r.begin};
+      out.end = RingPosition{r.end};
+      cursor_ = r.end;
+      return RingReader::Status::Record;
+    }
+    return RingReader::Status::Empty;
+  }
+  [[nodiscard]] RingPosition cursor() const override { return RingPosition{cursor_}; }
+  void set_published(RingPosition at, std::uint64_t floor, std::uint64_t created) override {
+    if (raw(at) > d_.end) std::abort();
+    if (!life_.effect()) return;
+    d_.begin = std::max(d_.begin, raw(at));
+    d_.floor = floor;
+    d_.floor_created = created;
+  }
+  [[nodiscard]] std::uint64_t floor_stream_sequence() const override { return d_.floor; }
+  [[nodiscard]] std::uint64_t floor_created_ns() const override { return d_.floor_created; }
+  [[nodiscard]] ErrorCode trouble() const override {
+    return d_.failing ? ErrorCode::JournalFull : ErrorCode::None;
+  }
+
+ private:
+  DiskMemory& d_;
+  Random& random_;
+  Life& life_;
+  std::uint64_t cursor_ = 0;
+  std::vector<std::byte> buffer_;
 };
 
 // ---- broker
@@ -173,7 +295,8 @@ struct Stream {
   std::deque<Message> messages;  // [first, last]
   std::map<std::string, std::uint64_t> ids;
   std::string last_id;
-  bool check_previous_id = true;  // false: to show what happens without it
+  std::set<std::pair<WriterId, std::uint64_t>> wiped;  // updates that were stored and are not there any more
+  bool check_previous_id = true;                       // false: to show what happens without it
   bool check_sequence = true;
 
   [[nodiscard]] std::uint64_t last() const { return first + messages.size() - 1; }
@@ -194,6 +317,20 @@ struct Stream {
     }
     return ack;
   }
+  void wipe() {
+    for (const Message& m : messages) {
+      for (std::uint64_t s = m.first; s <= m.last; ++s) wiped.emplace(m.writer, s);
+    }
+    first = last() + 1;
+    messages.clear();
+  }
+  void create_anew() {
+    wipe();
+    first = 1;
+    ++created;
+    ids.clear();
+    last_id.clear();
+  }
   // A restart forgets ids beyond the duplicate window, the last one included.
   void restart(bool window_over) {
     if (!window_over) return;
@@ -209,6 +346,11 @@ struct Faults {
   std::uint32_t drop_message = 0;  // lost within a connection: a server that dies between receipt and store
   std::uint32_t session_fails = 0;
   std::uint32_t server_restart = 0;
+  std::uint32_t outage = 0;   // the server is away for a while
+  std::uint32_t frozen = 0;   // nothing moves for a while, connections stay
+  std::uint32_t stale = 0;    // a new leader tells an older end of the stream
+  std::uint32_t purge = 0;    // per mille
+  std::uint32_t replace = 0;  // per mille: deleted and created anew
 };
 
 class World {
@@ -233,6 +375,22 @@ class World {
 
   // Lets a few things happen on the network and in the server.
   void step() {
+    if (away_ > 0) --away_;
+    if (frozen_ > 0) {
+      --frozen_;
+      return;
+    }
+    if (random_.chance(faults_.frozen)) frozen_ = 5 + random_.below(80);
+    if (random_.chance(faults_.outage)) {
+      away_ = 5 + random_.below(80);
+      for (auto& c : connections_) c->open = false;
+    }
+    if (random_.below(1000) < faults_.purge) stream.wipe();
+    if (random_.below(1000) < faults_.replace) {
+      // What arrives between the two has no stream to go to.
+      for (auto& c : connections_) c->sent.clear();
+      stream.create_anew();
+    }
     for (std::uint32_t n = random_.below(6); n > 0; --n) deliver_one();
     if (random_.chance(faults_.server_restart)) {
       for (auto& c : connections_) c->open = false;
@@ -244,7 +402,11 @@ class World {
     while (deliver_one()) {
     }
   }
-  void calm() { faults_ = {}; }
+  void calm() {
+    faults_ = {};
+    away_ = frozen_ = 0;
+  }
+  [[nodiscard]] bool reachable() const { return away_ == 0 && frozen_ == 0; }
   [[nodiscard]] const Faults& faults() const { return faults_; }
 
   Stream stream;
@@ -282,6 +444,7 @@ class World {
 
   Random& random_;
   Faults faults_;
+  std::uint32_t away_ = 0, frozen_ = 0;  // steps
   std::vector<std::shared_ptr<Connection>> connections_;
 };
 
@@ -297,7 +460,8 @@ class SimBroker final : public Broker {
     if (request.reconnect && connection_) connection_->open = false;
   }
   std::optional<Session> poll_session() override {
-    if (life_.dead() || random_.chance(30) || random_.chance(world_.faults().session_fails))
+    if (life_.dead() || !world_.reachable() || random_.chance(30) ||
+        random_.chance(world_.faults().session_fails))
       return std::nullopt;
     if (!connection_ || !connection_->open) connection_ = world_.connect();
     Tails tails(*this);
@@ -351,7 +515,10 @@ class SimBroker final : public Broker {
       b_.world_.step();
       if (!b_.connection_->open) return std::nullopt;
       const Stream& s = b_.world_.stream;
-      return State{s.first, s.last(), s.created};
+      std::uint64_t last = s.last();
+      if (b_.random_.chance(b_.world_.faults().stale))
+        last -= std::min<std::uint64_t>(b_.random_.below(4), last - s.first + 1);
+      return State{s.first, last, s.created};
     }
     Get get(std::uint64_t sequence, TailSource::Message& out) override {
       if (b_.random_.chance(20)) b_.world_.step();
@@ -388,6 +555,7 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
   }
   std::map<std::pair<WriterId, std::string>, std::uint64_t> before;
   std::map<std::pair<WriterId, std::uint32_t>, std::uint32_t> epochs;  // by router
+  std::map<std::string, std::uint32_t> generations;                    // by subject
   std::string wrong;
   for (const Message& m : stream.messages) {
     const auto format = m.format == PublishFormat::UpdateV1         ? schema::PayloadFormat::UpdateV1
@@ -404,12 +572,17 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
         wrong = "twice: " + at;
       } else if (by_writer[u.writer]->subject_of[u.sequence] != m.subject) {
         wrong = "wrong subject: " + at;
+      } else if (stream.wiped.contains({u.writer, u.sequence})) {
+        // Purged before its ack was seen, and published again: that an epoch began is all that can be said.
       } else if (std::uint64_t& b = before[{u.writer, m.subject}];
                  std::exchange(b, u.sequence) >= u.sequence) {
         wrong = "out of order: " + at;
       } else if (const auto [router, epoch] = by_writer[u.writer]->epoch_of[u.sequence];
                  std::exchange(epochs[{u.writer, router}], epoch) > epoch) {
         wrong = "across a barrier: " + at;
+      } else if (const std::uint32_t g = by_writer[u.writer]->generation;
+                 std::exchange(generations[m.subject], g) > g) {
+        wrong = "before what an older ring held: " + at;
       } else if (u.prefix_address.v4() != static_cast<std::uint32_t>(u.sequence)) {
         wrong = "wrong contents: " + at;
       }
@@ -419,7 +592,8 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
   }
   for (const auto& r : rings) {
     for (std::uint64_t s = 1; s < r->next_sequence; ++s) {
-      if (seen[r->writer][s] == 0) return "missing: " + std::to_string(s) + " on " + r->subject_of[s];
+      if (s < r->lost_from && seen[r->writer][s] == 0 && !stream.wiped.contains({r->writer, s}))
+        return "missing: " + std::to_string(s) + " on " + r->subject_of[s];
     }
   }
   return {};
