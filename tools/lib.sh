@@ -2,11 +2,11 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${ARANCINI_BUILD:-$ROOT/build}
 
-PACKAGES_BUILD="g++ meson ninja-build pkg-config liburing-dev libboost-dev capnproto libcapnp-dev libnats-dev libsystemd-dev
+PACKAGES_BUILD="g++ meson ninja-build pkg-config liburing-dev libboost-dev capnproto libcapnp-dev libnats-dev libssl-dev libsystemd-dev
   protobuf-compiler libprotobuf-dev libgrpc++-dev protobuf-compiler-grpc libcli11-dev libtomlplusplus-dev libspdlog-dev
   libfmt-dev prometheus-cpp-dev nlohmann-json3-dev"
 PACKAGES_RUN="nats-server"
-PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 xz-utils iproute2 procps gobgpd frr bc clang-format-14 clang-tidy-14
+PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 xz-utils iproute2 procps gobgpd frr bc openssl clang-format-14 clang-tidy-14
   systemd"
 # A NATS client that is not ours reads the stream in a test; whoever has node and npm from elsewhere keeps them.
 command -v npm >/dev/null || PACKAGES_TEST="$PACKAGES_TEST nodejs npm"

@@ -7,10 +7,12 @@
 #include <CLI/CLI.hpp>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
 
+#include "common/base/mask_url.h"
 #include "common/base/types.h"
 
 namespace arancini {
@@ -160,6 +162,18 @@ bool good_nats_url(std::string_view urls) {
 constexpr const char* kNatsUrlRule =
     "must be \"embedded\" or nats://HOST:PORT (tls://…; several with commas)";
 
+int ways_to_log_in(const Config::Nats& n) {
+  return (n.creds.empty() ? 0 : 1) + (n.user.empty() ? 0 : 1) + (n.token.empty() ? 0 : 1);
+}
+constexpr const char* kOneWayRule =
+    "is one way to log in too many: set one of nats.creds, nats.user and nats.token";
+
+// A user may stand in the URL as well: nats://USER@HOST.
+bool password_has_user(const Config::Nats& n) {
+  return n.password.empty() || !n.user.empty() || n.url.find('@') != std::string::npos;
+}
+constexpr const char* kPasswordRule = "needs nats.user";
+
 // What NATS allows as the name of a stream.
 bool good_stream_name(std::string_view name) {
   return !name.empty() && name.find_first_of(". *>/\\\t\r\n") == std::string_view::npos;
@@ -301,11 +315,8 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.text("user", c.nats.user);
     s.text("password", c.nats.password);
     s.text("token", c.nats.token);
-    s.require(c.nats.password.empty() || !c.nats.user.empty(), "password", "needs nats.user");
-    const int ways =
-        (c.nats.creds.empty() ? 0 : 1) + (c.nats.user.empty() ? 0 : 1) + (c.nats.token.empty() ? 0 : 1);
-    s.require(ways <= 1, c.nats.token.empty() ? "creds" : "token",
-              "is one way to log in too many: set one of nats.creds, nats.user and nats.token");
+    s.require(password_has_user(c.nats), "password", kPasswordRule);
+    s.require(ways_to_log_in(c.nats) <= 1, c.nats.token.empty() ? "creds" : "token", kOneWayRule);
     s.text("tls_ca", c.nats.tls_ca);
     s.text("tls_cert", c.nats.tls_cert);
     s.text("tls_key", c.nats.tls_key);
@@ -320,6 +331,8 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.require(c.nats.domain.empty() || c.nats.api_prefix.empty(), "api_prefix",
               "cannot be set beside nats.domain");
     s.finish();
+    c.file_holds_secrets =
+        !c.nats.password.empty() || !c.nats.token.empty() || mask_url(c.nats.url) != c.nats.url;
   }
   {
     Section s(root, "publish", name);
@@ -423,6 +436,17 @@ Config load_config(const ConfigFlags& flags) {
     if (!good_nats_url(*flags.nats)) throw ConfigError(fmt::format("--nats {}", kNatsUrlRule));
     c.nats.url = *flags.nats;
   }
+  // Flags are for everybody to see; these are not.
+  const auto from_environment = [](const char* name, std::string& out) {
+    const char* value = std::getenv(name);
+    const bool set = value != nullptr && value[0] != '\0';
+    if (set) out = value;
+    return set;
+  };
+  if (from_environment("ARANCINI_NATS_PASSWORD", c.nats.password) && !password_has_user(c.nats))
+    throw ConfigError(fmt::format("ARANCINI_NATS_PASSWORD {}, or a URL nats://USER@HOST", kPasswordRule));
+  if (from_environment("ARANCINI_NATS_TOKEN", c.nats.token) && ways_to_log_in(c.nats) > 1)
+    throw ConfigError(fmt::format("ARANCINI_NATS_TOKEN {}", kOneWayRule));
   if (flags.shards) c.shards.count = *flags.shards;
   if (flags.io) c.bmp.io = word_to(kIoWords, *flags.io, "--io");
   if (flags.format) c.publish.format = word_to(kFormatWords, *flags.format, "--format");

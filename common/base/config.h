@@ -113,6 +113,7 @@ struct Config {
   } log;
 
   std::string file;  // the TOML file that was read, empty if none
+  bool file_holds_secrets = false;
 
   [[nodiscard]] std::string ring_path(std::uint32_t shard) const;           // <runtime>/ring-<K>
   [[nodiscard]] std::string ingestd_stats_path(std::uint32_t shard) const;  // <runtime>/ingestd@<K>.stats
