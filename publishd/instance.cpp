@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "common/base/mask_url.h"
+#include "common/nats/nats_settings.h"
 
 namespace arancini::publishd {
 
@@ -53,6 +54,7 @@ void Instance::open_stats() {
 void Instance::run() {
   log_.info("publishd {} started: format {}, NATS {}", ARANCINI_VERSION, to_string(config_.publish.format),
             mask_url(config_.nats.url));
+  if (const std::string exposed = exposed_nats_secrets(config_); !exposed.empty()) log_.warn("{}", exposed);
   beat(clock_.boottime_ns());
   sd_notify(0, "READY=1");
   while (!drain_.stopped()) {
@@ -123,6 +125,7 @@ void Instance::write_stats(std::uint64_t now) {
   stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());
   const JetStream::State nats = jetstream_.state();
   const bool degraded = nats == JetStream::State::Unreachable || nats == JetStream::State::StreamUnusable ||
+                        jetstream_.trouble() != ErrorCode::None ||
                         (!publishing && drain_.trouble() != ErrorCode::None);
   stats_->set_state(stop_.load(std::memory_order_relaxed) ? shm::ProcessState::Draining
                     : degraded                            ? shm::ProcessState::Degraded

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 #include <charconv>
 #include <chrono>
 #include <cstdio>
@@ -14,65 +15,58 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
-#include "common/base/mask_url.h"
 #include "common/schema/message_headers.h"
 
 namespace arancini::publishd {
 
 namespace {
 
-constexpr std::int64_t kConnectTimeoutMs = 2'000;
 constexpr std::int64_t kApiTimeoutMs = 3'000;
-constexpr std::int64_t kWriteDeadlineMs =
-    2'000;  // a broker that does not read must not hold the hot thread for long
+// A server that does not read in that time is given up. Only the sender waits for it.
+constexpr std::int64_t kWriteDeadlineMs = 2'000;
+constexpr std::chrono::milliseconds kSenderWait{2 * kWriteDeadlineMs};
 constexpr std::int64_t kPingIntervalMs = 5'000;
 constexpr std::size_t kLeastMessageBytes = 16UL * 1024;  // below, ordinary updates would not fit
 constexpr std::chrono::milliseconds kBackOffFirst{100};
 constexpr std::chrono::milliseconds kBackOffMost{5'000};
 constexpr std::chrono::seconds kCloseWait{5};
+constexpr std::uint64_t kSenderSleepNs = 1'000'000'000;
+constexpr std::size_t kConsumerFrom = 64;  // a shorter tail is read message by message
+constexpr int kTailBatch = 1'000;
+constexpr std::int64_t kTailFetchMs = 1'000;
+constexpr std::int64_t kTailConsumerLifeNs = 30'000'000'000;  // on the server, should this process die
+constexpr std::chrono::seconds kTellAgain{60};
 // Exactly once comes from the predicted sequence; the ids cost the server memory for as long as they are
 // kept.
 constexpr std::int64_t kDuplicateWindowNs = 10'000'000'000;
 
-// natsStatus and friends are C enums: printed by name.
-std::string text_of(natsStatus s) {
-  return natsStatus_GetText(s);
-}
-
-// The status, and what nats.c knows beyond it, without its source position.
-std::string why_of(natsStatus s) {
-  const std::string text = text_of(s);
+// What nats.c knows beyond the status, without its source position.
+std::string detail_of(natsStatus s) {
   const char* last = nats_GetLastError(nullptr);
   std::string detail = last != nullptr ? last : "";
   if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
     detail.erase(0, at + 3);
-  return detail.empty() || detail == text ? text : text + ": " + detail;
+  return detail == natsStatus_GetText(s) ? std::string() : detail;
+}
+std::string why_of(natsStatus s) {
+  const std::string detail = detail_of(s);
+  return natsStatus_GetText(s) + (detail.empty() ? "" : ": " + detail);
 }
 
 struct MsgDeleter {
   void operator()(natsMsg* m) const { natsMsg_Destroy(m); }
 };
 using Msg = std::unique_ptr<natsMsg, MsgDeleter>;
-struct OptionsDeleter {
-  void operator()(natsOptions* o) const { natsOptions_Destroy(o); }
-};
 struct StreamInfoDeleter {
   void operator()(jsStreamInfo* i) const { jsStreamInfo_Destroy(i); }
 };
 using StreamInfo = std::unique_ptr<jsStreamInfo, StreamInfoDeleter>;
 
-std::vector<std::string> split_urls(const std::string& urls) {
-  std::vector<std::string> out;
-  std::string one;
-  for (const char c : urls + ",") {
-    if (c == ',') {
-      if (!one.empty()) out.push_back(std::move(one));
-      one.clear();
-    } else if (c != ' ') {
-      one += c;
-    }
-  }
-  return out;
+template <std::size_t N>
+void copy_text(char (&to)[N], const char* from) {
+  const std::size_t n = std::min(std::strlen(from), N - 1);
+  std::memcpy(to, from, n);
+  to[n] = '\0';
 }
 
 // The good ack is `{"stream":"S", "seq":N}` with at most a domain and a duplicate flag: read without a
@@ -91,54 +85,54 @@ bool read_good_ack(std::string_view text, Ack& ack) {
   return true;
 }
 
-void read_ack(natsMsg* msg, Ack& ack) {
+// What a refusal says, for the log; empty when the ack is good.
+std::optional<NatsFailure> read_ack(natsMsg* msg, Ack& ack) {
   if (natsMsg_IsNoResponders(msg)) {
     ack.error = AckError::NoResponders;
-    return;
+    return NatsFailure{ErrorCode::StreamUnusable,
+                       "no stream takes the messages: it was deleted, or JetStream is not there any more"};
   }
   const std::string_view text(natsMsg_GetData(msg), static_cast<std::size_t>(natsMsg_GetDataLength(msg)));
-  if (read_good_ack(text, ack)) return;
+  if (read_good_ack(text, ack)) return std::nullopt;
   ack.error = AckError::Malformed;
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (!json.is_object()) return;
+  if (!json.is_object()) return NatsFailure{ErrorCode::PublishRejected, "the answer is not a JetStream ack"};
   const auto error = json.find("error");
-  if (error == json.end() || !error->is_object()) return;
+  if (error == json.end() || !error->is_object())
+    return NatsFailure{ErrorCode::PublishRejected, "the answer is not a JetStream ack"};
   ack.server_code = error->value("err_code", 0U);
-  ack.error = ack.server_code == JSStreamWrongLastSequenceErr || ack.server_code == JSStreamWrongLastMsgIDErr
-                  ? AckError::WrongLast
-                  : AckError::Rejected;
-}
-
-// True if `filter` (a stream's subject) takes everything that "<tokens>.>" takes.
-bool covers(std::string_view filter, std::string_view wanted) {
-  for (;;) {
-    const auto cut = [](std::string_view& s) {
-      const auto dot = s.find('.');
-      const std::string_view token = s.substr(0, dot);
-      s = dot == std::string_view::npos ? std::string_view{} : s.substr(dot + 1);
-      return token;
-    };
-    const std::string_view f = cut(filter);
-    const std::string_view w = cut(wanted);
-    if (f == ">") return !w.empty();
-    if (f.empty() || w.empty()) return f.empty() && w.empty();
-    if (w == ">" || (f != "*" && f != w)) return false;
+  if (ack.server_code == JSStreamWrongLastSequenceErr || ack.server_code == JSStreamWrongLastMsgIDErr) {
+    ack.error = AckError::WrongLast;
+    return std::nullopt;  // follows from another failure, or from another writer
   }
+  ack.error = AckError::Rejected;
+  NatsFailure failure = jetstream_failure(ack.server_code, error->value("description", ""));
+  ack.cause = failure.code;
+  return failure;
 }
 
-// Why a stream that is there must not be published to; empty: it may.
-std::string unusable(const jsStreamConfig& c, const std::string& subjects) {
-  bool covered = false;
-  for (int i = 0; i < c.SubjectsLen; ++i) covered = covered || covers(c.Subjects[i], subjects);
-  if (!covered) return "its subjects do not cover " + subjects;
-  if (c.Sealed) return "it is sealed";
-  if (c.NoAck) return "it has no_ack set, so that nothing can be known to be stored";
-  if (c.Retention != js_LimitsPolicy) return "its retention is not 'limits': messages vanish when consumed";
-  if (c.Mirror != nullptr || c.SourcesLen > 0) return "it is fed by a mirror or by sources";
-  if (c.Storage != js_FileStorage)
-    return "its storage is memory: a restart of the server would lose everything";
-  if (c.MaxMsgsPerSubject > 0) return "max_msgs_per_subject discards updates that consumers need";
-  return {};
+StreamFacts facts_of(const jsStreamInfo& info) {
+  const jsStreamConfig& c = *info.Config;
+  const auto limit = [](std::int64_t n) { return static_cast<std::uint64_t>(std::max<std::int64_t>(n, 0)); };
+  StreamFacts f;
+  for (int i = 0; i < c.SubjectsLen; ++i) f.subjects.emplace_back(c.Subjects[i]);
+  f.sealed = c.Sealed;
+  f.no_ack = c.NoAck;
+  f.keeps_until_limits = c.Retention == js_LimitsPolicy;
+  f.in_memory = c.Storage != js_FileStorage;
+  f.mirrors_others = c.Mirror != nullptr || c.SourcesLen > 0;
+  f.refuses_when_full = c.Discard == js_DiscardNew;
+  f.rollup_allowed = c.AllowRollup;
+  f.max_messages = limit(c.MaxMsgs);
+  f.max_bytes = limit(c.MaxBytes);
+  f.max_messages_per_subject = limit(c.MaxMsgsPerSubject);
+  f.max_message_bytes = limit(c.MaxMsgSize);
+  f.max_age_s = static_cast<double>(limit(c.MaxAge)) / 1e9;
+  f.duplicate_window_s = static_cast<double>(limit(c.Duplicates)) / 1e9;
+  f.replicas = static_cast<std::uint32_t>(std::max<std::int64_t>(c.Replicas, 1));
+  f.messages = info.State.Msgs;
+  f.bytes = info.State.Bytes;
+  return f;
 }
 
 }  // namespace
@@ -172,28 +166,201 @@ class JetStream::AckQueue {
   alignas(64) std::atomic<std::uint64_t> read_{0};
 };
 
+// Messages from the hot thread to the sender of a link.
+class JetStream::SendQueue {
+ public:
+  struct Entry {
+    natsMsg* msg = nullptr;  // subject, reply and payload; the headers are made by the sender
+    std::uint64_t session = 0;
+    std::uint64_t expected_last_sequence = 0;
+    std::uint64_t first = 0, last = 0;
+    std::uint32_t count = 0, shard = 0;
+    PublishFormat format = PublishFormat::UpdateV1Concat;
+    char message_id[128];
+    char previous_message_id[128];
+    char writer_hex[40];
+  };
+  explicit SendQueue(std::size_t at_least) : slots_(std::bit_ceil(at_least)) {}
+  ~SendQueue() {
+    while (Entry* e = front()) {
+      natsMsg_Destroy(e->msg);
+      pop();
+    }
+  }
+  SendQueue(const SendQueue&) = delete;
+  SendQueue& operator=(const SendQueue&) = delete;
+  // The slot to fill before push(); null when full.
+  Entry* back() {
+    const std::uint64_t at = written_.load(std::memory_order_relaxed);
+    if (at - read_.load(std::memory_order_acquire) >= slots_.size()) return nullptr;
+    return &slots_[at & (slots_.size() - 1)];
+  }
+  void push() {
+    written_.store(written_.load(std::memory_order_relaxed) + 1,
+                   std::memory_order_release);  // pairs with front()
+  }
+  Entry* front() {
+    const std::uint64_t at = read_.load(std::memory_order_relaxed);
+    return at == written_.load(std::memory_order_acquire) ? nullptr : &slots_[at & (slots_.size() - 1)];
+  }
+  void pop() {
+    read_.store(read_.load(std::memory_order_relaxed) + 1,
+                std::memory_order_release);  // pairs with back(), empty()
+  }
+  // From a third thread.
+  [[nodiscard]] bool empty() const {
+    return read_.load(std::memory_order_acquire) == written_.load(std::memory_order_acquire);
+  }
+
+ private:
+  std::vector<Entry> slots_;
+  alignas(64) std::atomic<std::uint64_t> written_{0};
+  alignas(64) std::atomic<std::uint64_t> read_{0};
+};
+
 // One connection. Never reconnects by itself: what nats.c would send again from its buffer belongs to a dead
 // session.
 struct JetStream::Link {
-  JetStream* owner = nullptr;
+  explicit Link(JetStream& o) : owner(o), queue(2 * std::size_t{o.options_.max_in_flight} + 64) {}
+  ~Link() { end_sender(); }
+  Link(const Link&) = delete;
+  Link& operator=(const Link&) = delete;
+
+  JetStream& owner;
   natsConnection* connection = nullptr;
   jsCtx* js = nullptr;
   natsSubscription* subscription = nullptr;
   std::string inbox;                       // reply subjects: <inbox>.<session>.<index>
-  std::atomic<bool> lost{false};           // by the closed callback
+  std::atomic<bool> lost{false};           // connection closed, or nothing that is sent can succeed
+  std::atomic<bool> leaving{false};        // the server said that it will go
   std::atomic<bool> closed_called{false};  // no callback of the connection comes after
   std::atomic<bool> sub_completed{false};  // no callback of the subscription comes after
   std::size_t max_payload = 0;
+  bool no_consumers = false;  // may not, or cannot, make one: tails are read message by message
+
+  SendQueue queue;
+  Wake sender_wake;
+  std::atomic<std::uint64_t> session{0};  // messages of others are not sent any more
+  std::atomic<bool> stop_sender{false};
+  std::thread sender;
+
+  std::mutex mutex;
+  std::string denied;  // under mutex: last "Permissions Violation …"
+
+  void end_sender() {
+    if (!sender.joinable()) return;
+    stop_sender.store(true, std::memory_order_release);
+    sender_wake.bump();
+    sender.join();
+  }
+  void give_up() {
+    lost.store(true, std::memory_order_release);
+    owner.wake_.bump();
+  }
+  void forget_denied() {
+    const std::lock_guard lock(mutex);
+    denied.clear();
+  }
+  [[nodiscard]] std::string denied_text() {
+    const std::lock_guard lock(mutex);
+    return denied;
+  }
+
+  // PublishMsg() waits while the server does not read: not on the hot thread.
+  void run_sender() {
+    std::vector<FutexWait> waits;
+    for (;;) {
+      const std::uint32_t seen = sender_wake.value();
+      while (SendQueue::Entry* e = queue.front()) {
+        send(*e);
+        natsMsg_Destroy(e->msg);
+        queue.pop();
+      }
+      if (stop_sender.load(std::memory_order_acquire)) return;
+      waits.assign(1, {sender_wake.word(), seen});
+      sender_wake.set_sleeping(true);
+      if (sender_wake.value() == seen) futex_wait_any(waits, kSenderSleepNs);
+      sender_wake.set_sleeping(false);
+    }
+  }
+  void send(SendQueue::Entry& e) {
+    if (e.session != session.load(std::memory_order_acquire) || lost.load(std::memory_order_relaxed) ||
+        stop_sender.load(std::memory_order_relaxed)) {
+      return;
+    }
+    bool ok = true;
+    const auto text = [&](const char* key, const char* value) {
+      ok = ok && natsMsgHeader_Set(e.msg, key, value) == NATS_OK;
+    };
+    const auto number = [&](const char* key, std::uint64_t value) {
+      char digits[24];
+      *std::to_chars(digits, digits + sizeof digits - 1, value).ptr = '\0';
+      text(key, digits);
+    };
+    number("Nats-Expected-Last-Sequence", e.expected_last_sequence);
+    if (e.previous_message_id[0] != '\0') text("Nats-Expected-Last-Msg-Id", e.previous_message_id);
+    text("Nats-Msg-Id", e.message_id);
+    text(schema::kHeaderFormat, arancini::to_string(e.format).data());
+    text(schema::kHeaderSchema, schema::kSchemaVersion);
+    text(schema::kHeaderInstance, owner.options_.instance.c_str());
+    text(schema::kHeaderWriter, e.writer_hex);
+    number(schema::kHeaderShard, e.shard);
+    number(schema::kHeaderFirst, e.first);
+    number(schema::kHeaderLast, e.last);
+    number(schema::kHeaderCount, e.count);
+    const natsStatus s = ok ? natsConnection_PublishMsg(connection, e.msg) : NATS_NO_MEMORY;
+    if (s == NATS_OK) return;
+    if (s == NATS_TIMEOUT) {
+      owner.refused({ErrorCode::NatsUnreachable, "the server does not read any more (" +
+                                                     std::to_string(kWriteDeadlineMs / 1000) + " s)"});
+    } else if (s != NATS_CONNECTION_CLOSED && s != NATS_IO_ERROR) {
+      owner.refused({ErrorCode::PublishRejected, "a message cannot be sent: " + why_of(s)});
+    }
+    give_up();
+  }
+  // Until nothing of a former session is under way to the server; false: the sender is stuck.
+  [[nodiscard]] bool quiet() {
+    const auto deadline = std::chrono::steady_clock::now() + kSenderWait;
+    while (!queue.empty() && !lost.load(std::memory_order_acquire)) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      nats_Sleep(1);
+    }
+    return !lost.load(std::memory_order_acquire);
+  }
 
   static void on_closed(natsConnection*, void* closure) {
     auto* self = static_cast<Link*>(closure);
-    self->lost.store(true, std::memory_order_release);
-    self->owner->wake_.bump();
+    self->give_up();
     self->closed_called.store(true, std::memory_order_release);  // last: the owner frees the link after this
   }
   static void on_completed(void* closure) {
     auto* self = static_cast<Link*>(closure);
     self->sub_completed.store(true, std::memory_order_release);
+  }
+  static void on_lame_duck(natsConnection*, void* closure) {
+    auto* self = static_cast<Link*>(closure);
+    self->leaving.store(true, std::memory_order_release);
+    self->owner.wake_.bump();
+  }
+  // What was denied is not answered: this is all that is heard of it.
+  static void on_error(natsConnection* connection, natsSubscription*, natsStatus, void* closure) {
+    auto* self = static_cast<Link*>(closure);
+    const char* last = nullptr;
+    natsConnection_GetLastError(connection, &last);
+    const std::string text = last != nullptr ? last : "";
+    std::string lower = text;
+    std::transform(lower.begin(), lower.end(), lower.begin(),
+                   [](unsigned char ch) { return static_cast<char>(std::tolower(ch)); });
+    if (lower.find("permissions violation") == std::string::npos) return;
+    {
+      const std::lock_guard lock(self->mutex);
+      self->denied = text;
+    }
+    const bool ours = text.find("\"" + self->owner.options_.subject_prefix + ".") != std::string::npos ||
+                      (!self->inbox.empty() && text.find(self->inbox) != std::string::npos);
+    if (!ours) return;  // one of the API: whoever asked will see it
+    self->owner.refused({ErrorCode::NatsUnauthorized, text + ": allow it (docs/nats.md)"});
+    self->give_up();
   }
   static void on_ack(natsConnection*, natsSubscription*, natsMsg* raw, void* closure) {
     const Msg msg(raw);
@@ -206,15 +373,14 @@ struct JetStream::Link {
     const auto session = std::from_chars(p, end, e.session);
     if (session.ec != std::errc{} || session.ptr == end || *session.ptr != '.') return;
     if (std::from_chars(session.ptr + 1, end, e.ack.index).ec != std::errc{}) return;
-    read_ack(raw, e.ack);
-    self->owner->acks_->push(e);
-    self->owner->wake_.bump();
+    JetStream& owner = self->owner;
+    if (auto failure = read_ack(raw, e.ack)) {
+      failure->text = "stream " + owner.options_.updates_stream + ": " + failure->text;
+      owner.refused(std::move(*failure));
+    }
+    owner.acks_->push(e);
+    owner.wake_.bump();
   }
-};
-
-struct JetStream::Problem {
-  ErrorCode code = ErrorCode::NatsUnreachable;
-  std::string text;
 };
 
 std::string_view to_string(JetStream::State state) {
@@ -230,7 +396,7 @@ std::string_view to_string(JetStream::State state) {
 
 JetStream::Options JetStream::Options::from(const Config& config) {
   Options o;
-  o.url = config.nats.url;
+  o.nats = NatsSettings::from(config);
   o.instance = config.instance.name;
   o.subject_prefix = config.nats.subject_prefix;
   o.updates_stream = config.nats.updates_stream;
@@ -244,7 +410,7 @@ JetStream::Options JetStream::Options::from(const Config& config) {
 
 JetStream::JetStream(Options options, Wake& wake, Logger& log)
     : options_(std::move(options)),
-      shown_url_(mask_url(options_.url)),
+      connector_(options_.nats, "arancini publishd " + options_.instance),
       wake_(wake),
       log_(log),
       acks_(std::make_unique<AckQueue>(2 * std::size_t{options_.max_in_flight} + 1024)) {
@@ -266,8 +432,10 @@ JetStream::~JetStream() {
 // -----------------------------------------------------------------------------------------------------
 
 void JetStream::begin_session(const SessionRequest& request) {
-  session_link_ = nullptr;
   ++session_;
+  // What the sender has not sent yet belongs to the past.
+  if (session_link_ != nullptr) session_link_->session.store(session_, std::memory_order_release);
+  session_link_ = nullptr;
   {
     const std::lock_guard lock(mutex_);
     request_ = request;
@@ -282,6 +450,7 @@ std::optional<Session> JetStream::poll_session() {
   const std::lock_guard lock(mutex_);
   ready_flag_.store(false, std::memory_order_relaxed);
   session_link_ = link_.get();
+  session_link_->session.store(session_, std::memory_order_release);
   return std::exchange(ready_, std::nullopt);
 }
 
@@ -289,38 +458,34 @@ bool JetStream::session_alive() const {
   return session_link_ != nullptr && !session_link_->lost.load(std::memory_order_acquire);
 }
 
+bool JetStream::session_leaving() const {
+  return session_link_ != nullptr && session_link_->leaving.load(std::memory_order_relaxed);
+}
+
 bool JetStream::send(const Outgoing& m) {
   if (!session_alive()) return false;
+  SendQueue::Entry* e = session_link_->queue.back();
+  if (e == nullptr) return false;
   char reply[128];
   std::snprintf(reply, sizeof reply, "%s.%llu.%llu", session_link_->inbox.c_str(),
                 static_cast<unsigned long long>(session_), static_cast<unsigned long long>(m.index));
-  natsMsg* made = nullptr;
-  if (natsMsg_Create(&made, m.subject, reply, reinterpret_cast<const char*>(m.payload.data()),
+  if (natsMsg_Create(&e->msg, m.subject, reply, reinterpret_cast<const char*>(m.payload.data()),
                      static_cast<int>(m.payload.size())) != NATS_OK) {
     return false;
   }
-  const Msg msg(made);
-  bool ok = true;
-  const auto text = [&](const char* key, const char* value) {
-    ok = ok && natsMsgHeader_Set(made, key, value) == NATS_OK;
-  };
-  const auto number = [&](const char* key, std::uint64_t value) {
-    char digits[24];
-    *std::to_chars(digits, digits + sizeof digits - 1, value).ptr = '\0';
-    text(key, digits);
-  };
-  number("Nats-Expected-Last-Sequence", m.expected_last_sequence);
-  if (m.previous_message_id[0] != '\0') text("Nats-Expected-Last-Msg-Id", m.previous_message_id);
-  text("Nats-Msg-Id", m.message_id);
-  text(schema::kHeaderFormat, arancini::to_string(m.format).data());
-  text(schema::kHeaderSchema, schema::kSchemaVersion);
-  text(schema::kHeaderInstance, options_.instance.c_str());
-  text(schema::kHeaderWriter, m.writer_hex);
-  number(schema::kHeaderShard, raw(m.shard));
-  number(schema::kHeaderFirst, raw(m.first));
-  number(schema::kHeaderLast, raw(m.last));
-  number(schema::kHeaderCount, m.count);
-  return ok && natsConnection_PublishMsg(session_link_->connection, made) == NATS_OK;
+  e->session = session_;
+  e->expected_last_sequence = m.expected_last_sequence;
+  e->first = raw(m.first);
+  e->last = raw(m.last);
+  e->count = m.count;
+  e->shard = raw(m.shard);
+  e->format = m.format;
+  copy_text(e->message_id, m.message_id);
+  copy_text(e->previous_message_id, m.previous_message_id);
+  copy_text(e->writer_hex, m.writer_hex);
+  session_link_->queue.push();
+  session_link_->sender_wake.bump();
+  return true;
 }
 
 bool JetStream::poll_ack(Ack& out) {
@@ -347,13 +512,14 @@ void JetStream::run() {
       request = *request_;
       request_.reset();
     }
+    tell_refused();
     std::chrono::milliseconds wait = kBackOffFirst;
     bool superseded = false;
     for (;;) {
       Session session;
-      Problem problem;
-      if (try_session(request, session, problem)) {
-        set_state(State::Ready, problem);
+      const auto failure = try_session(request, session);
+      if (!failure) {
+        set_state(State::Ready, {});
         const std::lock_guard lock(mutex_);
         if (!request_) {
           ready_ = std::move(session);
@@ -361,9 +527,10 @@ void JetStream::run() {
         }
         break;
       }
-      set_state(problem.code == ErrorCode::NatsUnreachable ? State::Unreachable : State::StreamUnusable,
-                problem);
-      request.reconnect = problem.code == ErrorCode::NatsUnreachable;
+      const bool here = failure->code == ErrorCode::StreamUnusable ||
+                        failure->code == ErrorCode::StreamFull || failure->code == ErrorCode::PublishRejected;
+      set_state(here ? State::StreamUnusable : State::Unreachable, *failure);
+      request.reconnect = !here;
       // Half of the wait is by chance, so that many collectors do not come back all at once.
       const auto half = wait.count() / 2;
       const std::chrono::milliseconds nap(half + static_cast<std::int64_t>(random()) % (half + 1));
@@ -379,79 +546,98 @@ void JetStream::run() {
   }
 }
 
-void JetStream::set_state(State state, const Problem& problem) {
-  trouble_.store(state == State::Ready ? ErrorCode::None : problem.code, std::memory_order_relaxed);
+void JetStream::set_state(State state, const NatsFailure& failure) {
+  trouble_.store(state == State::Ready ? ErrorCode::None : failure.code, std::memory_order_relaxed);
   state_.store(state, std::memory_order_relaxed);
   if (state == State::Ready) {
-    if (!told_.empty() || !was_connected_)
-      log_.info("NATS connected: {}, stream {}", shown_url_, options_.updates_stream);
+    refused_.store(ErrorCode::None, std::memory_order_relaxed);  // if it still holds, it comes again at once
+    if (!told_.empty() || !was_connected_ || told_server_ != connector_.server()) {
+      log_.info("NATS connected: {}, server {}, stream {}", connector_.shown_url(), connector_.server(),
+                options_.updates_stream);
+    }
     was_connected_ = true;
+    told_server_ = connector_.server();
     told_.clear();
     return;
   }
-  if (problem.text == told_) return;
-  told_ = problem.text;
-  log_.error("{} ({}): {}; trying again, the rings keep everything", arancini::to_string(problem.code),
-             static_cast<std::uint32_t>(problem.code), problem.text);
+  if (failure.text == told_) return;
+  told_ = failure.text;
+  log_.error("{} ({}): {}; trying again, the rings keep everything", arancini::to_string(failure.code),
+             static_cast<std::uint32_t>(failure.code), failure.text);
 }
 
-bool JetStream::connect(Problem& problem) {
-  natsOptions* raw = nullptr;
-  if (natsOptions_Create(&raw) != NATS_OK) return false;
-  const std::unique_ptr<natsOptions, OptionsDeleter> o(raw);
-  auto link = std::make_unique<Link>();
-  link->owner = this;
+void JetStream::refused(NatsFailure failure) {
+  const std::lock_guard lock(mutex_);
+  if (refused_why_) return;  // what comes after the first one follows from it
+  refused_.store(failure.code, std::memory_order_relaxed);
+  refused_why_ = std::move(failure);
+}
 
-  const std::vector<std::string> urls = split_urls(options_.url);
-  std::vector<const char*> servers;
-  servers.reserve(urls.size());
-  for (const std::string& u : urls) servers.push_back(u.c_str());
-  natsStatus s = natsOptions_SetServers(raw, servers.data(), static_cast<int>(servers.size()));
-  if (s == NATS_OK) s = natsOptions_SetName(raw, ("arancini publishd " + options_.instance).c_str());
-  if (s == NATS_OK) s = natsOptions_SetTimeout(raw, kConnectTimeoutMs);
-  if (s == NATS_OK) s = natsOptions_SetAllowReconnect(raw, false);
-  if (s == NATS_OK) s = natsOptions_SetWriteDeadline(raw, kWriteDeadlineMs);
-  if (s == NATS_OK) s = natsOptions_SetPingInterval(raw, kPingIntervalMs);
-  if (s == NATS_OK) s = natsOptions_SetMaxPingsOut(raw, 2);
-  if (s == NATS_OK) s = natsOptions_SetIOBufSize(raw, 256 * 1024);
-  if (s == NATS_OK) s = natsOptions_SetClosedCB(raw, Link::on_closed, link.get());
-  if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + text_of(s)};
-    return false;
+void JetStream::tell_refused() {
+  std::optional<NatsFailure> why;
+  {
+    const std::lock_guard lock(mutex_);
+    why = std::exchange(refused_why_, std::nullopt);
   }
-  s = natsConnection_Connect(&link->connection, raw);
-  if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + why_of(s)};
-    return false;
-  }
+  const auto now = std::chrono::steady_clock::now();
+  if (!why || (why->text == told_refused_ && now < tell_again_)) return;
+  told_refused_ = why->text;
+  tell_again_ = now + kTellAgain;
+  log_.error("{} ({}): {}; trying again, the rings keep everything", arancini::to_string(why->code),
+             static_cast<std::uint32_t>(why->code), why->text);
+}
+
+std::optional<NatsFailure> JetStream::connect() {
+  auto link = std::make_unique<Link>(*this);
+  const auto tune = [&](natsOptions* o) {
+    return natsOptions_SetWriteDeadline(o, kWriteDeadlineMs) == NATS_OK &&
+           natsOptions_SetPingInterval(o, kPingIntervalMs) == NATS_OK &&
+           natsOptions_SetMaxPingsOut(o, 2) == NATS_OK &&
+           natsOptions_SetIOBufSize(o, 256 * 1024) == NATS_OK &&
+           natsOptions_SetClosedCB(o, Link::on_closed, link.get()) == NATS_OK &&
+           natsOptions_SetErrorHandler(o, Link::on_error, link.get()) == NATS_OK &&
+           natsOptions_SetLameDuckModeCB(o, Link::on_lame_duck, link.get()) == NATS_OK;
+  };
+  const auto connection = connector_.connect(tune, &stop_);
+  if (!connection.ok()) return connection.error();
+  link->connection = *connection;
   link_ = std::move(link);
   Link& l = *link_;
   natsInbox* inbox = nullptr;
-  s = natsInbox_Create(&inbox);
+  natsStatus s = natsInbox_Create(&inbox);
   if (s == NATS_OK) l.inbox = inbox;
   natsInbox_Destroy(inbox);
-  if (s == NATS_OK) s = natsConnection_JetStream(&l.js, l.connection, nullptr);
+  jsOptions api;
+  jsOptions_Init(&api);
+  api.Wait = kApiTimeoutMs;
+  if (!options_.nats.api_prefix.empty()) api.Prefix = options_.nats.api_prefix.c_str();
+  if (!options_.nats.domain.empty()) api.Domain = options_.nats.domain.c_str();
+  if (s == NATS_OK) s = natsConnection_JetStream(&l.js, l.connection, &api);
   if (s == NATS_OK) {
     s = natsConnection_Subscribe(&l.subscription, l.connection, (l.inbox + ".*.*").c_str(), Link::on_ack, &l);
   }
   if (s == NATS_OK) s = natsSubscription_SetOnCompleteCB(l.subscription, Link::on_completed, &l);
   if (s == NATS_OK) s = natsSubscription_SetPendingLimits(l.subscription, -1, -1);
   if (s != NATS_OK) {
-    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + text_of(s)};
+    NatsFailure failure{ErrorCode::NatsUnreachable, connector_.server() + ": " + why_of(s)};
     drop_link();
-    return false;
+    return failure;
   }
   l.max_payload =
       static_cast<std::size_t>(std::max<std::int64_t>(natsConnection_GetMaxPayload(l.connection), 0));
+  l.sender = std::thread([&l] { l.run_sender(); });
   if (was_connected_) reconnects_.fetch_add(1, std::memory_order_relaxed);
-  return true;
+  return std::nullopt;
 }
 
 void JetStream::drop_link() {
   if (link_ == nullptr) return;
   Link& l = *link_;
   const bool subscribed = l.subscription != nullptr;
-  natsConnection_Close(l.connection);
+  connector_.leave(l.connection);
+  l.stop_sender.store(true, std::memory_order_release);
+  natsConnection_Close(l.connection);  // waits for the sender, which waits for the write deadline at most
+  l.end_sender();
   natsSubscription_Destroy(l.subscription);
   jsCtx_Destroy(l.js);
   natsConnection_Destroy(l.connection);
@@ -468,146 +654,250 @@ void JetStream::drop_link() {
   link_.reset();
 }
 
-bool JetStream::check_streams(Problem& problem) {
-  struct Wanted {
-    const std::string& name;
-    std::string subjects;
-  };
-  const Wanted wanted[] = {{options_.updates_stream, options_.subject_prefix + ".updates.>"},
-                           {options_.events_stream, options_.subject_prefix + ".events.>"}};
-  jsOptions o;
-  jsOptions_Init(&o);
-  o.Wait = kApiTimeoutMs;
-  for (const Wanted& w : wanted) {
-    jsStreamInfo* raw = nullptr;
-    jsErrCode code{};
-    natsStatus s = js_GetStreamInfo(&raw, link_->js, w.name.c_str(), &o, &code);
-    if (s == NATS_NOT_FOUND) {
-      jsStreamConfig c;
-      jsStreamConfig_Init(&c);
-      const char* subjects[] = {w.subjects.c_str()};
-      c.Name = w.name.c_str();
-      c.Subjects = subjects;
-      c.SubjectsLen = 1;
-      c.Storage = js_FileStorage;
-      c.Retention = js_LimitsPolicy;
-      // Limits are retention: the newest is kept. A full stream that refuses would stop the routers
-      // (docs/decisions/0002).
-      c.Discard = js_DiscardOld;
-      c.Replicas = options_.replicas;
-      if (options_.max_age_s > 0) c.MaxAge = static_cast<std::int64_t>(options_.max_age_s * 1e9);
-      if (options_.max_bytes > 0 && &w == &wanted[0])
-        c.MaxBytes = static_cast<std::int64_t>(options_.max_bytes);
-      c.Duplicates = c.MaxAge > 0 ? std::min(kDuplicateWindowNs, c.MaxAge) : kDuplicateWindowNs;
-      s = js_AddStream(&raw, link_->js, &c, &o, &code);
-      if (s == NATS_OK) log_.info("stream {} created for {}", w.name, w.subjects);
-    }
-    const StreamInfo info(raw);
-    if (s == NATS_TIMEOUT || s == NATS_CONNECTION_CLOSED || s == NATS_CONNECTION_DISCONNECTED) {
-      problem = {ErrorCode::NatsUnreachable, shown_url_ + ": JetStream does not answer (" + text_of(s) + ")"};
-      return false;
-    }
-    if (s != NATS_OK) {
-      problem = {ErrorCode::StreamUnusable,
-                 "stream " + w.name + ": " +
-                     (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || s == NATS_NO_RESPONDERS
-                          ? std::string("JetStream is not enabled on the server (nats-server -js)")
-                          : why_of(s))};
-      return false;
-    }
-    if (const std::string why = unusable(*info->Config, w.subjects); !why.empty()) {
-      problem = {ErrorCode::StreamUnusable, "stream " + w.name + " cannot be used: " + why +
-                                                "; change it, or set another name in [nats]"};
-      return false;
-    }
-    if (&w == &wanted[0]) {
-      stream_max_message_bytes_ = info->Config->MaxMsgSize > 0
-                                      ? static_cast<std::size_t>(info->Config->MaxMsgSize)
-                                      : std::size_t{1} << 30;
-    }
+// Of a call to JetStream's API: what, where, what to do.
+NatsFailure JetStream::api_failure(const std::string& doing, int status, std::uint32_t err_code) {
+  const auto s = static_cast<natsStatus>(status);
+  const std::string where = connector_.server() + ": " + doing + ": ";
+  if (const std::string denied = link_->denied_text(); !denied.empty()) {
+    return {ErrorCode::NatsUnauthorized, where + denied + ": allow it (docs/nats.md)"};
   }
-  return true;
+  if (s == NATS_NO_RESPONDERS) {
+    return {ErrorCode::StreamUnusable,
+            where + (options_.nats.domain.empty() && options_.nats.api_prefix.empty()
+                         ? "JetStream is not enabled (nats-server -js)"
+                         : "no JetStream answers for nats.domain or nats.api_prefix: are they right?")};
+  }
+  if (err_code != 0) {
+    NatsFailure failure = jetstream_failure(err_code, detail_of(s));
+    failure.text.insert(0, where);
+    return failure;
+  }
+  if (s == NATS_TIMEOUT) {
+    return {ErrorCode::NatsUnreachable,
+            where + "JetStream does not answer: is the server overloaded, does the stream have a leader?"};
+  }
+  return {ErrorCode::NatsUnreachable, where + why_of(s)};
+}
+
+std::optional<NatsFailure> JetStream::check_streams() {
+  const StreamWishes updates{options_.subject_prefix + ".updates.>", options_.replicas, options_.max_bytes,
+                             options_.max_age_s, true};
+  const StreamWishes events{options_.subject_prefix + ".events.>", options_.replicas, 0, options_.max_age_s,
+                            false};
+  if (auto failure = check_stream(options_.events_stream, events)) return failure;
+  return check_stream(options_.updates_stream, updates);
+}
+
+std::optional<NatsFailure> JetStream::check_stream(const std::string& name, const StreamWishes& wishes) {
+  jsStreamInfo* raw = nullptr;
+  jsErrCode code{};
+  natsStatus s = js_GetStreamInfo(&raw, link_->js, name.c_str(), nullptr, &code);
+  std::string doing = "stream " + name;
+  if (s == NATS_NOT_FOUND) {
+    jsStreamConfig c;
+    jsStreamConfig_Init(&c);
+    const char* subjects[] = {wishes.subjects.c_str()};
+    c.Name = name.c_str();
+    c.Subjects = subjects;
+    c.SubjectsLen = 1;
+    c.Storage = js_FileStorage;
+    c.Retention = js_LimitsPolicy;
+    // Limits are retention: the newest is kept. A full stream that refuses would stop the routers
+    // (docs/decisions/0002).
+    c.Discard = js_DiscardOld;
+    c.Replicas = wishes.replicas;
+    if (wishes.max_age_s > 0) c.MaxAge = static_cast<std::int64_t>(wishes.max_age_s * 1e9);
+    if (wishes.max_bytes > 0) c.MaxBytes = static_cast<std::int64_t>(wishes.max_bytes);
+    c.Duplicates = c.MaxAge > 0 ? std::min(kDuplicateWindowNs, c.MaxAge) : kDuplicateWindowNs;
+    s = js_AddStream(&raw, link_->js, &c, nullptr, &code);
+    if (s == NATS_OK) log_.info("stream {} created for {}", name, wishes.subjects);
+    doing += " cannot be created";
+  }
+  const StreamInfo info(raw);
+  if (s != NATS_OK) return api_failure(doing, s, code);
+  const StreamFacts facts = facts_of(*info);
+  if (const std::string why = why_unusable(facts, wishes); !why.empty()) {
+    return NatsFailure{ErrorCode::StreamUnusable, "stream " + name + " cannot be used: " + why +
+                                                      "; change it, or set another name in [nats]"};
+  }
+  for (const std::string& warning : stream_warnings(facts, wishes)) {
+    if (told_warnings_.insert(name + warning).second) log_.warn("stream {}: {}", name, warning);
+  }
+  if (const std::string why = why_full(facts); !why.empty()) {
+    return NatsFailure{ErrorCode::StreamFull,
+                       "stream " + name + ": " + why + "; raise it, or delete messages"};
+  }
+  // The last one asked is that of the updates.
+  stream_max_message_bytes_ =
+      facts.max_message_bytes > 0 ? static_cast<std::size_t>(facts.max_message_bytes) : std::size_t{1} << 30;
+  return std::nullopt;
 }
 
 namespace {
 
+// Message by message from the stream's leader; a long tail by a consumer of headers first. A consumer may sit
+// on a replica that lags: what it does not give is asked of the leader, too.
 class StreamTail final : public TailSource {
  public:
-  StreamTail(jsCtx* js, const std::string& stream, const std::atomic<bool>& stop)
-      : js_(js), stream_(stream), stop_(stop) {
-    jsOptions_Init(&options_);
-    options_.Wait = kApiTimeoutMs;
-  }
+  StreamTail(jsCtx* js, const std::string& stream, bool consumers, const std::atomic<bool>& stop)
+      : js_(js), stream_(stream), stop_(stop), asked_consumer_(!consumers) {}
+  ~StreamTail() override { end_consumer(); }
+  StreamTail(const StreamTail&) = delete;
+  StreamTail& operator=(const StreamTail&) = delete;
+
   std::optional<State> state() override {
     jsStreamInfo* raw = nullptr;
     jsErrCode code{};
-    const natsStatus s = js_GetStreamInfo(&raw, js_, stream_.c_str(), &options_, &code);
+    const natsStatus s = js_GetStreamInfo(&raw, js_, stream_.c_str(), nullptr, &code);
     const StreamInfo info(raw);
-    if (s != NATS_OK) return fail(s), std::nullopt;
+    if (s != NATS_OK) return fail(s, code), std::nullopt;
+    end_ = info->State.LastSeq;
     return State{info->State.FirstSeq, info->State.LastSeq, static_cast<std::uint64_t>(info->Created)};
   }
+
   Get get(std::uint64_t sequence, Message& out) override {
     if (stop_.load(std::memory_order_relaxed)) return Get::Failed;
-    natsMsg* raw = nullptr;
-    jsErrCode code{};
-    const natsStatus s = js_GetMsg(&raw, js_, stream_.c_str(), sequence, &options_, &code);
-    const Msg msg(raw);
-    if (s == NATS_NOT_FOUND || code == JSNoMessageFoundErr) return Get::Missing;
-    if (s != NATS_OK) return fail(s), Get::Failed;
-    out.subject = natsMsg_GetSubject(raw);
-    const char* writer = nullptr;
-    const char* last = nullptr;
-    if (natsMsgHeader_Get(raw, schema::kHeaderWriter, &writer) != NATS_OK ||
-        natsMsgHeader_Get(raw, schema::kHeaderLast, &last) != NATS_OK) {
+    if (!asked_consumer_ && end_ >= sequence && end_ - sequence >= kConsumerFrom) begin_consumer(sequence);
+    asked_consumer_ = true;  // a tail is read from its start
+    if (consumer_ != nullptr && at_ == fetched_.Count) fetch(sequence);
+    while (at_ < fetched_.Count) {
+      natsMsg* const m = fetched_.Msgs[at_];
+      const std::uint64_t n = sequence_of(m);
+      if (n > sequence) break;  // a hole, or so the replica says
+      ++at_;
+      if (n < sequence) continue;
+      read(m, natsMsg_GetSubject(m), out);
       return Get::Message;
     }
-    std::uint64_t n = 0;
-    if (std::from_chars(last, last + std::strlen(last), n).ec != std::errc{}) return Get::Message;
-    out.writer = WriterId::from_hex(writer);
-    out.last = Sequence{n};
-    return Get::Message;
+    return get_from_leader(sequence, out);
   }
-  [[nodiscard]] const std::string& error() const { return error_; }
+  [[nodiscard]] natsStatus status() const { return status_; }
+  [[nodiscard]] jsErrCode code() const { return code_; }
+  // One was asked for, in vain.
+  [[nodiscard]] bool no_consumers() const { return no_consumers_; }
 
  private:
-  void fail(natsStatus s) {
-    error_ = "the tail of stream " + stream_ + " cannot be read (" + why_of(s) + ")";
+  static std::uint64_t sequence_of(natsMsg* m) {
+    jsMsgMetaData* meta = nullptr;
+    if (natsMsg_GetMetaData(&meta, m) != NATS_OK) return 0;
+    const std::uint64_t n = meta->Sequence.Stream;
+    jsMsgMetaData_Destroy(meta);
+    return n;
   }
+
+  static void read(natsMsg* m, const char* subject, Message& out) {
+    out.subject = subject;
+    const char* writer = nullptr;
+    const char* last = nullptr;
+    if (natsMsgHeader_Get(m, schema::kHeaderWriter, &writer) != NATS_OK ||
+        natsMsgHeader_Get(m, schema::kHeaderLast, &last) != NATS_OK) {
+      return;
+    }
+    std::uint64_t n = 0;
+    if (std::from_chars(last, last + std::strlen(last), n).ec != std::errc{}) return;
+    out.writer = WriterId::from_hex(writer);
+    out.last = Sequence{n};
+  }
+
+  Get get_from_leader(std::uint64_t sequence, Message& out) {
+    natsMsg* raw = nullptr;
+    jsErrCode code{};
+    const natsStatus s = js_GetMsg(&raw, js_, stream_.c_str(), sequence, nullptr, &code);
+    const Msg msg(raw);
+    if (s == NATS_NOT_FOUND || code == JSNoMessageFoundErr) return Get::Missing;
+    if (s != NATS_OK) return fail(s, code), Get::Failed;
+    read(raw, natsMsg_GetSubject(raw), out);
+    return Get::Message;
+  }
+
+  void begin_consumer(std::uint64_t from) {
+    jsSubOptions o;
+    jsSubOptions_Init(&o);
+    o.Stream = stream_.c_str();
+    o.Config.AckPolicy = js_AckNone;
+    o.Config.DeliverPolicy = js_DeliverByStartSequence;
+    o.Config.OptStartSeq = from;
+    o.Config.HeadersOnly = true;
+    o.Config.MemoryStorage = true;
+    o.Config.Replicas = 1;
+    o.Config.InactiveThreshold = kTailConsumerLifeNs;
+    jsErrCode code{};
+    // Without it (no permission, no resources) it only takes longer.
+    no_consumers_ = js_PullSubscribe(&consumer_, js_, ">", nullptr, nullptr, &o, &code) != NATS_OK;
+    if (no_consumers_) consumer_ = nullptr;
+  }
+  void end_consumer() {
+    drop_fetched();
+    if (consumer_ == nullptr) return;
+    natsSubscription_Unsubscribe(consumer_);
+    natsSubscription_Destroy(consumer_);
+    consumer_ = nullptr;
+  }
+  void drop_fetched() {
+    natsMsgList_Destroy(&fetched_);
+    fetched_ = {};
+    at_ = 0;
+  }
+  void fetch(std::uint64_t sequence) {
+    drop_fetched();
+    jsErrCode code{};
+    const auto wanted = static_cast<int>(std::min<std::uint64_t>(end_ - sequence + 1, kTailBatch));
+    const natsStatus s = natsSubscription_Fetch(&fetched_, consumer_, wanted, kTailFetchMs, &code);
+    if (s != NATS_OK || fetched_.Count == 0) end_consumer();
+  }
+
   jsCtx* js_;
   const std::string& stream_;
   const std::atomic<bool>& stop_;
-  jsOptions options_{};
-  std::string error_;
+  std::uint64_t end_ = 0;
+  bool asked_consumer_;
+  bool no_consumers_ = false;
+  natsSubscription* consumer_ = nullptr;
+  natsMsgList fetched_{};
+  int at_ = 0;
+  natsStatus status_ = NATS_OK;
+  jsErrCode code_{};
+
+  void fail(natsStatus s, jsErrCode code) {
+    status_ = s;
+    code_ = code;
+  }
 };
 
 }  // namespace
 
-bool JetStream::try_session(const SessionRequest& request, Session& out, Problem& problem) {
-  if (link_ != nullptr && (request.reconnect || link_->lost.load(std::memory_order_acquire))) drop_link();
+std::optional<NatsFailure> JetStream::try_session(const SessionRequest& request, Session& out) {
+  if (link_ != nullptr && (request.reconnect || link_->lost.load(std::memory_order_acquire) ||
+                           link_->leaving.load(std::memory_order_acquire) || !link_->quiet())) {
+    if (link_->leaving.load(std::memory_order_acquire))
+      log_.info("NATS server {} is shutting down: going to another one", connector_.server());
+    drop_link();
+  }
   if (link_ == nullptr) {
     state_.store(State::Connecting, std::memory_order_relaxed);
-    if (!connect(problem)) return false;
+    if (auto failure = connect()) return failure;
   }
-  if (!check_streams(problem)) return false;
+  link_->forget_denied();
+  if (auto failure = check_streams()) return failure;
   // The instance's name goes into the headers beyond what the drain reserves for them.
   const std::size_t most = std::min(link_->max_payload, stream_max_message_bytes_);
   out.max_message_bytes = most - std::min(most, options_.instance.size());
   if (out.max_message_bytes < kLeastMessageBytes) {
-    problem = {ErrorCode::StreamUnusable, "messages may have " + std::to_string(most) +
-                                              " bytes only: raise max_payload of nats-server (and " +
-                                              "max_msg_size of stream " + options_.updates_stream +
-                                              ") to at least 64 KiB, better 1 MiB"};
-    return false;
+    return NatsFailure{ErrorCode::StreamUnusable,
+                       "messages may have " + std::to_string(most) +
+                           " bytes only: raise max_payload of nats-server (and max_msg_size of stream " +
+                           options_.updates_stream + ") to at least 64 KiB, better 1 MiB"};
   }
   state_.store(State::ReadingTail, std::memory_order_relaxed);
-  StreamTail source(link_->js, options_.updates_stream, stop_);
+  StreamTail source(link_->js, options_.updates_stream, !link_->no_consumers, stop_);
   auto tail = read_tail(source, request.floors);
+  link_->no_consumers = link_->no_consumers || source.no_consumers();
   if (!tail) {
-    problem = {ErrorCode::NatsUnreachable, shown_url_ + ": " + source.error()};
-    return false;
+    return api_failure("the tail of stream " + options_.updates_stream + " cannot be read", source.status(),
+                       source.code());
   }
   out.tail = std::move(*tail);
-  return true;
+  return std::nullopt;
 }
 
 }  // namespace arancini::publishd

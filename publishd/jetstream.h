@@ -1,17 +1,21 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 
 #include "common/base/config.h"
 #include "common/base/error.h"
+#include "common/nats/nats_connector.h"
 #include "publishd/broker.h"
+#include "publishd/stream_rules.h"
 #include "publishd/wake.h"
 
 namespace arancini {
@@ -21,12 +25,12 @@ class Logger;
 namespace arancini::publishd {
 
 // NATS JetStream. Connecting, checking the streams and reading the tail are done by a thread of its own, with
-// back-off and for as long as it takes; send() and poll_ack() belong to the hot thread. The only part that
-// knows nats.h.
+// back-off and for as long as it takes. send() and poll_ack() belong to the hot thread and never wait for the
+// server: a second thread writes to the connection. The only part that knows nats.h.
 class JetStream final : public Broker {
  public:
   struct Options {
-    std::string url;
+    NatsSettings nats;
     std::string instance;
     std::string subject_prefix;
     std::string updates_stream;
@@ -44,29 +48,39 @@ class JetStream final : public Broker {
   void begin_session(const SessionRequest& request) override;
   std::optional<Session> poll_session() override;
   [[nodiscard]] bool session_alive() const override;
+  [[nodiscard]] bool session_leaving() const override;
   [[nodiscard]] bool send(const Outgoing& message) override;
   [[nodiscard]] bool poll_ack(Ack& out) override;
 
   enum class State : std::uint32_t { Connecting, Unreachable, StreamUnusable, ReadingTail, Ready };
   [[nodiscard]] State state() const { return state_.load(std::memory_order_relaxed); }
-  // Why there is no session, None when there is one or none was tried yet.
-  [[nodiscard]] ErrorCode trouble() const { return trouble_.load(std::memory_order_relaxed); }
+  // Why there is no session, or why messages are refused; None once there is one and acks come.
+  [[nodiscard]] ErrorCode trouble() const {
+    const ErrorCode t = trouble_.load(std::memory_order_relaxed);
+    return t != ErrorCode::None ? t : refused_.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] std::uint64_t reconnects() const { return reconnects_.load(std::memory_order_relaxed); }
 
  private:
   struct Link;
   class AckQueue;
-  struct Problem;
+  class SendQueue;
 
   void run();
-  bool try_session(const SessionRequest& request, Session& out, Problem& problem);
-  bool connect(Problem& problem);
+  // Nullopt: there is a session in `out`.
+  std::optional<NatsFailure> try_session(const SessionRequest& request, Session& out);
+  std::optional<NatsFailure> connect();
   void drop_link();
-  bool check_streams(Problem& problem);
-  void set_state(State state, const Problem& problem);
+  std::optional<NatsFailure> check_streams();
+  std::optional<NatsFailure> check_stream(const std::string& name, const StreamWishes& wishes);
+  NatsFailure api_failure(const std::string& doing, int status, std::uint32_t err_code);
+  void set_state(State state, const NatsFailure& failure);
+  // From any thread: the server refuses what was sent; told once by the thread.
+  void refused(NatsFailure failure);
+  void tell_refused();
 
   Options options_;
-  const std::string shown_url_;  // for people: without passwords
+  NatsConnector connector_;  // the thread's
   Wake& wake_;
   Logger& log_;
   std::unique_ptr<AckQueue> acks_;
@@ -79,15 +93,21 @@ class JetStream final : public Broker {
   std::size_t stream_max_message_bytes_ = 0;
   bool was_connected_ = false;
   std::string told_;  // last line that was logged, to say each thing once
+  std::string told_refused_;
+  std::chrono::steady_clock::time_point tell_again_{};
+  std::string told_server_;
+  std::set<std::string> told_warnings_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::optional<SessionRequest> request_;  // under mutex_
-  std::optional<Session> ready_;           // under mutex_
-  std::atomic<bool> ready_flag_{false};    // release by the thread, acquire by the hot thread
+  std::optional<SessionRequest> request_;   // under mutex_
+  std::optional<Session> ready_;            // under mutex_
+  std::optional<NatsFailure> refused_why_;  // under mutex_
+  std::atomic<bool> ready_flag_{false};     // release by the thread, acquire by the hot thread
   std::atomic<bool> stop_{false};
   std::atomic<State> state_{State::Connecting};
   std::atomic<ErrorCode> trouble_{ErrorCode::None};
+  std::atomic<ErrorCode> refused_{ErrorCode::None};
   std::atomic<std::uint64_t> reconnects_{0};
   std::thread thread_;
 };
