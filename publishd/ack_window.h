@@ -26,6 +26,8 @@ class HoldQueue {
     return HoldId{base_ + holds_.size() - 1};
   }
   void done(HoldId id);
+  // Everything that was added before is done.
+  [[nodiscard]] bool is_front(HoldId id) const { return !holds_.empty() && raw(id) == base_; }
   // The head may go up to here; nullopt: nothing holds it.
   [[nodiscard]] std::optional<RingPosition> front() const {
     return holds_.empty() ? std::nullopt : std::optional(holds_.front().begin);

@@ -50,6 +50,19 @@ struct Ack {
   ErrorCode cause = ErrorCode::PublishRejected;  // of Rejected: what the server's code means
 };
 
+// One event to be stored in the events stream (docs/stream.md), in order per subject and once.
+struct OutgoingEvent {
+  std::uint64_t token = 0;  // comes back when it is stored
+  std::string subject;
+  WriterId writer;
+  std::uint64_t sequence = 0;  // of the event, rising within the writer
+  ShardId shard{};
+  // The updates stream's sequence of the last message that was acked before: what the event comes after is at
+  // or below.
+  std::uint64_t after_stream_sequence = 0;
+  std::vector<std::byte> payload;
+};
+
 // A connection to a stream that was found usable, with what the tail of the stream already holds.
 struct Session {
   Tail tail;
@@ -78,6 +91,11 @@ class Broker {
   [[nodiscard]] virtual bool send(const Outgoing& message) = 0;
   // The next ack of this session, in order of arrival.
   [[nodiscard]] virtual bool poll_ack(Ack& out) = 0;
+
+  // Stores it, trying as long as this session lasts; false: too many wait already, come again. Never blocks.
+  [[nodiscard]] virtual bool send_event(const OutgoingEvent& event) = 0;
+  // The token of an event of this session that is stored, now or by a former session.
+  [[nodiscard]] virtual std::optional<std::uint64_t> poll_event() = 0;
 };
 
 }  // namespace arancini::publishd

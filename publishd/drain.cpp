@@ -111,6 +111,7 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
       work += run_flush(true);  // before more is read: what waited longest has the room first
       if (!stopping_ && phase_ == Phase::Publishing) work += run_records();
       if (phase_ == Phase::Publishing) work += run_flush(false);
+      work += run_events();
       break;
     case Phase::Quiescing:
       if (window_.pending() == 0 || !broker_.session_alive() || now_ns_ >= deadline_ns_) {
@@ -141,7 +142,7 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     run_detach();
   }
   if (stopping_ && phase_ != Phase::Stopped) {
-    const bool quiet = window_.pending() == 0 && groups_.open_groups() == 0;
+    const bool quiet = window_.pending() == 0 && groups_.open_groups() == 0 && events_.empty();
     if (quiet || now_ns_ >= stop_deadline_ns_) {
       run_release();
       phase_ = Phase::Stopped;
@@ -216,7 +217,8 @@ std::size_t Drain::run_acks() {
         fruitless_sessions_ = 0;
         add(PublishMetric::MessagesAcked);
         add(PublishMetric::UpdatesAcked, message.updates);
-        set(PublishMetric::StreamLastSequence, ack.stream_sequence);
+        set(PublishMetric::StreamLastSequence,
+            std::max(metric(PublishMetric::StreamLastSequence), ack.stream_sequence));
         set(PublishMetric::AckLatencyNs, now_ns_ > message.sent_ns ? now_ns_ - message.sent_ns : 0);
         break;
       case AckWindow::Verdict::Failed:
@@ -339,6 +341,8 @@ void Drain::begin_session() {
   groups_.close_all();
   turn_.clear();
   full_.clear();
+  events_.clear();
+  event_token_ = 0;
   expanded_ring_.reset();
   set(PublishMetric::QueuedUpdates, 0);
   SessionRequest request;

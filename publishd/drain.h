@@ -114,6 +114,7 @@ class Drain {
   std::size_t run_records();
   std::size_t run_flush(bool aged_only);
   std::size_t run_spill();
+  std::size_t run_events();
   void run_release();
   void run_detach();
   void check_session();
@@ -133,6 +134,8 @@ class Drain {
   Step take(Ring& ring, Lane& lane, const RingRecord& record);
   bool begin_record(Ring& ring, Lane& lane, const RingRecord& record);
   Step take_barrier(const Lane& lane);
+  Step take_event(Ring& ring, Lane& lane, const RingRecord& record);
+  Lane* lane_of_event(Ring& ring, const RingRecord& record);
   Step take_whole(Ring& ring, Lane& lane, const RingRecord& record);
   Step take_expanded(Ring& ring, Lane& lane, const RingRecord& record);
   Group* room_in_group(Ring& ring, Lane& lane, const RingRecord& record, PublishFormat format,
@@ -165,7 +168,17 @@ class Drain {
     SubjectId subject{};
     Sequence first{};
   };
-  std::deque<FullGroup> full_;  // groups that wait for room in the window alone
+  // An event waits until everything of its router that was written before is acked.
+  struct WaitingEvent {
+    std::uint32_t ring = 0;
+    std::uint32_t lane = 0;
+    HoldId hold{};
+    bool sent = false;
+    OutgoingEvent event;
+  };
+  std::deque<WaitingEvent> events_;
+  std::uint64_t event_token_ = 0;  // of events_.front()
+  std::deque<FullGroup> full_;     // groups that wait for room in the window alone
   schema::BatchExpander
       expander_;  // the record at work: of this ring (slot), beginning there, on this subject
   std::optional<std::uint32_t> expanded_ring_;

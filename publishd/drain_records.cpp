@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/base/log.h"
+#include "common/schema/event_decode.h"
 #include "publishd/drain.h"
 #include "publishd/drain_ring.h"
 #include "shm-layout/record.h"
@@ -17,6 +18,8 @@ namespace arancini::publishd {
 namespace {
 
 constexpr std::uint32_t kMostRows = 1U << 20;
+constexpr std::size_t kMostEvents = 1024;  // waiting
+constexpr HoldId kStored{~std::uint64_t{0}};
 
 shm::RecordKind kind_of(const RingRecord& record) {
   return static_cast<shm::RecordKind>(record.header.kind);
@@ -82,8 +85,10 @@ bool Drain::read_record(Ring& r) {
   r.empty = false;
   const shm::RecordHeader& h = r.record.header;
   const shm::RecordKind kind = kind_of(r.record);
-  if (kind == shm::RecordKind::UpdateBatch ? h.format != shm::kRecordFormat
-                                           : kind != shm::RecordKind::Barrier) {
+  const bool known = kind == shm::RecordKind::UpdateBatch || kind == shm::RecordKind::Event
+                         ? h.format == shm::kRecordFormat
+                         : kind == shm::RecordKind::Barrier;
+  if (!known) {
     mark_corrupt(r, "record kind", r.record.begin);
     return false;
   }
@@ -109,7 +114,6 @@ void Drain::note_base(Ring& r, const RingRecord& record) {
 // The record at hand goes to its router's lane, or straight through it. Blocked: it stays.
 Drain::Step Drain::place(Ring& r) {
   Lane* l = nullptr;
-  if (kind_of(r.record) == shm::RecordKind::Event) return Step::Done;
   if (kind_of(r.record) == shm::RecordKind::Barrier) {
     const std::uint32_t row = r.record.header.router_id;
     const std::uint32_t at =
@@ -118,7 +122,7 @@ Drain::Step Drain::place(Ring& r) {
     if (at == Ring::kSeveral) return pass_barrier_for_all(r);
     l = &lane(r, at - 1);
   } else {
-    l = lane_of(r, r.record);
+    l = kind_of(r.record) == shm::RecordKind::Event ? lane_of_event(r, r.record) : lane_of(r, r.record);
     if (l == nullptr) return Step::Failed;
   }
   const bool stable = r.source->stable();
@@ -183,6 +187,16 @@ Lane& Drain::lane(Ring& r, std::uint32_t index) {
   return *slot;
 }
 
+Lane* Drain::lane_of_event(Ring& r, const RingRecord& record) {
+  const auto view = schema::event_view(record.payload);
+  if (!view) {
+    mark_corrupt(r, "event", record.begin);
+    return nullptr;
+  }
+  return &lane(r,
+               view->has_router ? subjects_.router_index(view->router) : subjects_.router_index(IpAddress{}));
+}
+
 // One message's worth from each lane in turn, until the window is full or nothing waits.
 std::size_t Drain::serve_lanes() {
   std::size_t work = 0;
@@ -222,6 +236,7 @@ void Drain::pop_queued(Lane& l) {
 
 Drain::Step Drain::take(Ring& r, Lane& l, const RingRecord& record) {
   if (kind_of(record) == shm::RecordKind::Barrier) return take_barrier(l);
+  if (kind_of(record) == shm::RecordKind::Event) return take_event(r, l, record);
   if (!begin_record(r, l, record)) return r.corrupt ? Step::Failed : Step::Blocked;
   Step step = Step::Done;
   if (l.taken < expander_.count()) {
@@ -279,6 +294,59 @@ Drain::Step Drain::take_barrier(const Lane& l) {
     g = next;
   }
   return Step::Done;
+}
+
+// Goes to the events stream once everything of its router that was written before is acked; what follows does
+// not wait.
+Drain::Step Drain::take_event(Ring& r, Lane& l, const RingRecord& record) {
+  if (events_.size() >= kMostEvents || take_barrier(l) == Step::Blocked) return Step::Blocked;
+  const auto view = schema::event_view(record.payload);
+  if (!view || view->writer != r.source->writer_id()) {
+    mark_corrupt(r, "event", record.begin);
+    return Step::Failed;
+  }
+  WaitingEvent w;
+  w.ring = r.slot;
+  w.lane = l.index;
+  w.hold = l.holds.add(record.begin);
+  w.event.subject =
+      subjects_.event_subject(view->has_router ? &view->router : nullptr, view->peer_asn, view->token());
+  w.event.writer = view->writer;
+  w.event.sequence = view->sequence;
+  w.event.shard = r.source->shard();
+  w.event.payload.assign(record.payload.begin(), record.payload.end());
+  events_.push_back(std::move(w));
+  r.list(l);
+  return Step::Done;
+}
+
+std::size_t Drain::run_events() {
+  std::size_t work = 0;
+  while (const auto token = broker_.poll_event()) {
+    if (*token < event_token_ || *token - event_token_ >= events_.size()) continue;
+    WaitingEvent& w = events_[*token - event_token_];
+    if (!w.sent || w.hold == kStored) continue;
+    rings_[w.ring]->lanes[w.lane]->holds.done(std::exchange(w.hold, kStored));
+    add(PublishMetric::EventsPublished);
+    release_due_ = true;
+    ++work;
+  }
+  while (!events_.empty() && events_.front().hold == kStored) {
+    events_.pop_front();
+    ++event_token_;
+  }
+  if (phase_ != Phase::Publishing) return work;
+  for (std::size_t i = 0; i < events_.size(); ++i) {
+    WaitingEvent& w = events_[i];
+    if (w.sent || !rings_[w.ring]->lanes[w.lane]->holds.is_front(w.hold)) continue;
+    w.event.token = event_token_ + i;
+    w.event.after_stream_sequence = metric(PublishMetric::StreamLastSequence);
+    if (!broker_.send_event(w.event)) break;
+    w.event.payload = {};
+    w.sent = true;
+    ++work;
+  }
+  return work;
 }
 
 std::size_t Drain::batch_limit() const {

@@ -27,10 +27,16 @@ SubjectId SubjectTable::find_or_add(std::uint64_t key, const IpAddress& router, 
   e.name = fmt::format("{}{}.{}.{}_{}", prefix_, subject_token(router), peer_asn, family.afi, family.safi);
   e.hash = subject_hash(e.name);
   e.next = first;
-  e.router_index = routers_.try_emplace(router, static_cast<std::uint32_t>(routers_.size())).first->second;
+  e.router_index = router_index(router);
   entries_.push_back(std::move(e));
   first = static_cast<std::uint32_t>(entries_.size());
   return SubjectId{first - 1};
+}
+
+std::string SubjectTable::event_subject(const IpAddress* router, std::uint32_t peer_asn,
+                                        std::string_view kind) const {
+  return fmt::format("{}{}.{}.{}", events_prefix_, router == nullptr ? "collector" : subject_token(*router),
+                     peer_asn, kind);
 }
 
 }  // namespace arancini::publishd

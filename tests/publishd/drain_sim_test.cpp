@@ -11,7 +11,8 @@ namespace {
 
 struct Outcome {
   std::string wrong;
-  std::uint64_t sessions = 0, crashes = 0, messages = 0, already_stored = 0, spilled = 0, power_cuts = 0;
+  std::uint64_t sessions = 0, crashes = 0, messages = 0, already_stored = 0, spilled = 0, power_cuts = 0,
+                events = 0;
 };
 
 struct Options {
@@ -119,6 +120,9 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
           r.write(random.chance(20) ? RingMemory::kForAll : subject, 0);
           if (!options.barriers) r.spoil_barrier();
           --to_write;
+        } else if (random.chance(10)) {
+          r.write_event(subject);
+          --to_write;
         } else {
           r.write(subject, 1 + random.below(30));
           --to_write;
@@ -176,6 +180,8 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
   world.calm();
   world.deliver_all();  // what was still under way must not be accepted
   out.wrong = check(world.stream, rings);
+  if (out.wrong.empty()) out.wrong = check_events(world, rings, faults.stale == 0);
+  out.events = world.events.messages.size();
   if (out.wrong.empty()) {
     for (const auto& r : rings) {
       if (!r->gone && r->floor != shm::kNoFloor && r->floor_created == world.stream.created &&
@@ -204,12 +210,14 @@ TEST(DrainSim, EachUpdateOnceAndInOrder) {
     sum.already_stored += o.already_stored;
     sum.spilled += o.spilled;
     sum.power_cuts += o.power_cuts;
+    sum.events += o.events;
   }
   // The histories must have been worth it.
   EXPECT_GT(sum.crashes, histories);
   EXPECT_GT(sum.sessions, sum.crashes);
   EXPECT_GT(sum.already_stored, histories);
   EXPECT_GT(sum.spilled, histories);
+  EXPECT_GT(sum.events, histories);
   EXPECT_GT(sum.power_cuts, histories / 20);
   RecordProperty("messages", std::to_string(sum.messages));
   std::printf(

@@ -339,6 +339,27 @@ TEST_F(SpillTest, WhatALostRingLeftOnTheDiskGoesFirst) {
   EXPECT_EQ(verdict(), "");
 }
 
+TEST_F(DrainTest, AnEventFollowsTheUpdatesBeforeItAndHoldsTheHead) {
+  RingMemory& r = ring();
+  make();
+  prime();
+  r.write(0, 5);
+  r.write_event(0);
+  r.write(0, 5);
+  round();
+  EXPECT_TRUE(world_.events.messages.empty());  // what came before is not acked yet
+  settle();
+  EXPECT_EQ(drain_->metric(PublishMetric::RingsCorrupt), 0U);
+  ASSERT_EQ(world_.events.messages.size(), 1U)
+      << drain_->metric(PublishMetric::RecordsRead) << to_string(drain_->phase());
+  EXPECT_EQ(world_.events.messages[0].subject, "p.events.v4_10_0_0_1.0.dropped");
+  EXPECT_GE(world_.events.messages[0].after_stream_sequence, 2U);
+  EXPECT_EQ(drain_->metric(PublishMetric::EventsPublished), 1U);
+  EXPECT_EQ(drain_->metric(PublishMetric::RingsCorrupt), 0U);
+  EXPECT_EQ(r.head, r.tail);
+  EXPECT_EQ(verdict(), "");
+}
+
 TEST_F(DrainTest, UpdateV1HasOneUpdatePerMessage) {
   RingMemory& r = ring();
   options_.format = PublishFormat::UpdateV1;

@@ -14,9 +14,11 @@
 #include <vector>
 
 #include "common/schema/batch_encoder.h"
+#include "common/schema/event_build.h"
 #include "common/schema/update_decode.h"
 #include "publishd/broker.h"
 #include "publishd/drain.h"
+#include "publishd/event_sender.h"
 #include "publishd/record_source.h"
 #include "publishd/spill_source.h"
 
@@ -99,6 +101,40 @@ struct RingMemory {
     r.end = tail = tail + h.size_bytes;
     next_sequence += count;
     records.push_back(std::move(r));
+  }
+  // An event about the subject's router.
+  struct WrittenEvent {
+    std::string subject;
+    std::uint64_t updates_before = 0;  // sequence of the last update before it
+    std::uint32_t router = 0;
+  };
+  std::vector<WrittenEvent> events{{}};  // by event sequence
+  void write_event(std::uint32_t subject) {
+    schema::EventFields e;
+    e.writer = writer;
+    e.sequence = events.size();
+    e.kind = schema::EventKind::Dropped;
+    e.scope = schema::EventScope::Router;
+    e.has_router = true;
+    e.router = IpAddress::from_v4(0x0a000001U + (shard << 8U) + subject % 2);
+    const std::vector<std::byte> payload = schema::build_event(e);
+    shm::RecordHeader h{};
+    h.size_bytes = static_cast<std::uint32_t>(sizeof h + payload.size());
+    h.kind = static_cast<std::uint8_t>(shm::RecordKind::Event);
+    h.format = shm::kRecordFormat;
+    h.first_sequence = next_sequence;
+    h.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    h.router_id = subject % 2;
+    h.event_sequence = e.sequence;
+    Record r;
+    r.bytes.resize(sizeof h);
+    std::copy_n(reinterpret_cast<const std::byte*>(&h), sizeof h, r.bytes.begin());
+    r.bytes.insert(r.bytes.end(), payload.begin(), payload.end());
+    r.first = next_sequence;
+    r.begin = tail;
+    r.end = tail = tail + h.size_bytes;
+    records.push_back(std::move(r));
+    events.push_back({"p.events." + subject_token(e.router) + ".0.dropped", next_sequence - 1, subject % 2});
   }
   // The last record, a barrier, is about a router that is not there.
   void spoil_barrier() {
@@ -339,6 +375,30 @@ struct Stream {
   }
 };
 
+// The events stream: what its server does, a message at a time.
+struct EventStream {
+  struct Stored {
+    std::string subject;
+    std::uint64_t stream_sequence = 0;
+    WriterId writer;
+    std::uint64_t sequence = 0;
+    std::uint64_t after_stream_sequence = 0;
+  };
+  std::vector<Stored> messages;
+
+  [[nodiscard]] EventStore::Last last_on(const std::string& subject) const {
+    for (auto it = messages.rbegin(); it != messages.rend(); ++it) {
+      if (it->subject == subject) return {it->stream_sequence, it->writer, it->sequence};
+    }
+    return {};
+  }
+  std::optional<std::uint64_t> put(const OutgoingEvent& e, std::uint64_t after) {
+    if (last_on(e.subject).stream_sequence != after) return std::nullopt;
+    messages.push_back({e.subject, messages.size() + 1, e.writer, e.sequence, e.after_stream_sequence});
+    return messages.size();
+  }
+};
+
 struct Faults {
   std::uint32_t lose_connection = 0;  // percent per step
   std::uint32_t drop_ack = 0;
@@ -375,6 +435,7 @@ class World {
 
   // Lets a few things happen on the network and in the server.
   void step() {
+    if (random_.chance(10)) late_put();
     if (away_ > 0) --away_;
     if (frozen_ > 0) {
       --frozen_;
@@ -399,6 +460,7 @@ class World {
     if (!connections_.empty() && random_.chance(faults_.lose_connection)) connections_.back()->open = false;
   }
   void deliver_all() {
+    while (!late_puts.empty()) late_put();
     while (deliver_one()) {
     }
   }
@@ -410,6 +472,16 @@ class World {
   [[nodiscard]] const Faults& faults() const { return faults_; }
 
   Stream stream;
+  EventStream events;
+  std::vector<std::pair<OutgoingEvent, std::uint64_t>> late_puts;  // of senders that gave up on them
+
+  // One that was given up, or that lost its sender, arrives after all.
+  void late_put() {
+    if (late_puts.empty()) return;
+    const auto at = random_.below(static_cast<std::uint32_t>(late_puts.size()));
+    events.put(late_puts[at].first, late_puts[at].second);
+    late_puts.erase(late_puts.begin() + at);
+  }
 
  private:
   bool deliver_one() {
@@ -457,6 +529,7 @@ class SimBroker final : public Broker {
     request_ = request;
     ++session_;
     in_session_ = false;
+    events_.clear();
     if (request.reconnect && connection_) connection_->open = false;
   }
   std::optional<Session> poll_session() override {
@@ -499,6 +572,20 @@ class SimBroker final : public Broker {
     }
     return false;
   }
+  [[nodiscard]] bool send_event(const OutgoingEvent& event) override {
+    if (events_.size() >= 4) return false;
+    events_.push_back(event);
+    return true;
+  }
+  [[nodiscard]] std::optional<std::uint64_t> poll_event() override {
+    if (life_.dead() || !in_session_ || events_.empty() || !world_.reachable() || random_.chance(50))
+      return std::nullopt;
+    Events store(*this);
+    if (!sender_.send(store, events_.front())) return std::nullopt;
+    const std::uint64_t token = events_.front().token;
+    events_.pop_front();
+    return token;
+  }
   void die() {
     if (connection_) connection_->open = false;
   }
@@ -536,9 +623,34 @@ class SimBroker final : public Broker {
     SimBroker& b_;
   };
 
+  class Events final : public EventStore {
+   public:
+    explicit Events(SimBroker& b) : b_(b) {}
+    std::optional<Last> last_on(const std::string& subject) override {
+      if (b_.random_.chance(10)) return std::nullopt;
+      return b_.world_.events.last_on(subject);
+    }
+    std::optional<std::uint64_t> put(const OutgoingEvent& event, std::uint64_t after) override {
+      if (!b_.life_.effect()) return std::nullopt;
+      switch (b_.random_.below(8)) {
+        case 0: return std::nullopt;                                                  // lost
+        case 1: b_.world_.late_puts.emplace_back(event, after); return std::nullopt;  // late
+        case 2:
+          static_cast<void>(b_.world_.events.put(event, after));
+          return std::nullopt;  // the answer is lost
+        default: return b_.world_.events.put(event, after);
+      }
+    }
+
+   private:
+    SimBroker& b_;
+  };
+
   World& world_;
   Random& random_;
   Life& life_;
+  EventSender sender_;
+  std::deque<OutgoingEvent> events_;
   std::shared_ptr<World::Connection> connection_;
   SessionRequest request_;
   std::uint64_t session_ = 0;
@@ -594,6 +706,48 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
     for (std::uint64_t s = 1; s < r->next_sequence; ++s) {
       if (s < r->lost_from && seen[r->writer][s] == 0 && !stream.wiped.contains({r->writer, s}))
         return "missing: " + std::to_string(s) + " on " + r->subject_of[s];
+    }
+  }
+  return {};
+}
+
+// The same of the events: each once, in order per subject, after the updates that came before it.
+inline std::string check_events(const World& world, const std::vector<std::unique_ptr<RingMemory>>& rings,
+                                bool end_was_told_right) {
+  std::map<WriterId, const RingMemory*> by_writer;
+  for (const auto& r : rings) by_writer[r->writer] = r.get();
+  // Where the updates of each router are: of (writer, router) the highest stream sequence up to an update.
+  std::map<std::pair<WriterId, std::uint64_t>, std::uint64_t> stored_at;
+  for (std::size_t i = 0; i < world.stream.messages.size(); ++i) {
+    const Message& m = world.stream.messages[i];
+    for (std::uint64_t s = m.first; s <= m.last; ++s) {
+      const RingMemory& r = *by_writer[m.writer];
+      if (r.subject_of[s] == m.subject) stored_at[{m.writer, s}] = world.stream.first + i;
+    }
+  }
+  std::map<WriterId, std::set<std::uint64_t>> seen;
+  std::map<std::string, std::pair<std::uint32_t, std::uint64_t>> before;
+  for (const EventStream::Stored& e : world.events.messages) {
+    const std::string at = "event " + std::to_string(e.sequence) + " on " + e.subject;
+    const RingMemory& r = *by_writer[e.writer];
+    const RingMemory::WrittenEvent& written = r.events.at(e.sequence);
+    if (written.subject != e.subject) return "wrong subject: " + at;
+    if (!seen[e.writer].insert(e.sequence).second) return "twice: " + at;
+    const std::pair<std::uint32_t, std::uint64_t> now{r.generation, e.sequence};
+    if (std::exchange(before[e.subject], now) >= now) return "out of order: " + at;
+    if (world.stream.wiped.empty() && end_was_told_right) {
+      for (std::uint64_t s = 1; s <= written.updates_before; ++s) {
+        if (r.epoch_of[s].first != written.router || s >= r.lost_from) continue;
+        const auto it = stored_at.find({e.writer, s});
+        if (it == stored_at.end() || it->second > e.after_stream_sequence)
+          return "before update " + std::to_string(s) + ": " + at;
+      }
+    }
+  }
+  for (const auto& r : rings) {
+    for (std::uint64_t s = 1; s < r->events.size(); ++s) {
+      const bool may_be_lost = r->gone && r->events[s].updates_before + 1 >= r->lost_from;
+      if (!may_be_lost && !seen[r->writer].contains(s)) return "missing: event " + std::to_string(s);
     }
   }
   return {};
