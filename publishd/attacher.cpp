@@ -74,6 +74,16 @@ void Attacher::discover() {
   }
 }
 
+void Attacher::note_writers() {
+  for (const auto& [path, attach] : attaches_) {
+    std::vector<std::string> files = RingFile::moved_aside(path);
+    files.push_back(path);
+    for (const std::string& file : files) {
+      if (const auto writer = RingFile::writer_of(file)) writers_.push_back(*writer);
+    }
+  }
+}
+
 // What an operator should know, once: not that a ring is not there yet, which is normal.
 void Attacher::tell(const RingAttach& a) {
   std::string& told = told_[a.path()];
@@ -109,6 +119,11 @@ void Attacher::run() {
       const std::lock_guard lock(mutex_);
       attached_.push_back({path, std::move(*reader)});
       any_.store(true, std::memory_order_release);  // pairs with poll()
+      found = true;
+    }
+    if (!looked_.load(std::memory_order_relaxed)) {
+      note_writers();
+      looked_.store(true, std::memory_order_release);
       found = true;
     }
     if (found) wake_.bump();

@@ -35,6 +35,10 @@ class Attacher {
   };
   // A ring that was attached since the last call. Costs one load when there is none.
   std::optional<Ring> poll();
+  // Every ring that is there was looked at once: what can be attached to is, or was given to poll().
+  [[nodiscard]] bool looked() const { return looked_.load(std::memory_order_acquire); }
+  // Once looked(): the writers of all ring files that were there then, attached or not.
+  [[nodiscard]] const std::vector<WriterId>& writers_at_start() const { return writers_; }
   // The reader of that ring is destroyed; it may be attached to anew.
   void give_back(const std::string& name, RingAttach::Reason reason);
 
@@ -42,6 +46,7 @@ class Attacher {
   void run();
   void discover();
   void tell(const RingAttach& attach);
+  void note_writers();
 
   std::string runtime_dir_;
   Wake& wake_;
@@ -53,8 +58,10 @@ class Attacher {
   std::condition_variable changed_;
   std::vector<Ring> attached_;                                          // under mutex_
   std::vector<std::pair<std::string, RingAttach::Reason>> given_back_;  // under mutex_
-  std::atomic<bool> any_{false};  // release with attached_, acquire by poll()
-  bool stop_ = false;             // under mutex_
+  std::atomic<bool> any_{false};     // release with attached_, acquire by poll()
+  std::vector<WriterId> writers_;    // written before looked_
+  std::atomic<bool> looked_{false};  // release by the thread, acquire by looked()
+  bool stop_ = false;                // under mutex_
   std::thread thread_;
 };
 

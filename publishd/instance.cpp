@@ -4,9 +4,11 @@
 #include <systemd/sd-daemon.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/mask_url.h"
 #include "common/nats/nats_settings.h"
+#include "publishd/spill_source.h"
 
 namespace arancini::publishd {
 
@@ -24,9 +26,11 @@ Instance::Instance(Config config)
       log_("publishd", parse_log_level(config_.log.level)),
       jetstream_log_("publishd", parse_log_level(config_.log.level)),
       attacher_log_("publishd", parse_log_level(config_.log.level)),
+      journal_log_("publishd", parse_log_level(config_.log.level)),
       jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
       drain_(DrainOptions::from(config_), jetstream_, &log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
+  if (config_.journal.enabled) journal_.emplace(JournalOptions::from(config_), wake_, journal_log_);
   open_stats();
 }
 
@@ -62,12 +66,11 @@ void Instance::run() {
     const std::uint32_t wake_seen = wake_.value();
     const std::uint64_t now = clock_.boottime_ns();
     if (stop_.load(std::memory_order_relaxed)) drain_.stop(now);
-    while (auto ring = attacher_.poll()) {
-      drain_.add_ring(std::make_unique<RingSource>(std::move(ring->reader)), std::move(ring->name));
-      next_beat_ns_ = 0;
-    }
+    while (auto ring = attacher_.poll()) parked_.push_back(std::move(*ring));
+    take_rings();
     const std::size_t work = drain_.do_work(now);
     while (auto left = drain_.poll_detached()) {
+      if (left_.erase(left->name) > 0) continue;
       attacher_.give_back(left->name, left->reason == Drain::Leave::Corrupt ? RingAttach::Reason::Corrupt
                                                                             : RingAttach::Reason::Replaced);
     }
@@ -82,6 +85,40 @@ void Instance::run() {
     log_.warn("stopped with {} messages without ack; the rings keep them for the next start", open);
   } else {
     log_.info("stopped");
+  }
+}
+
+void Instance::take_rings() {
+  if (journal_) {
+    if (!journal_->ready() || !attacher_.looked()) return;
+    if (!std::exchange(left_added_, true)) add_left();
+  }
+  std::erase_if(parked_, [&](Attacher::Ring& ring) {
+    const WriterId writer = ring.reader.writer_id();
+    // Told by a file that was not a ring at the start: what was left of it goes first, alone.
+    if (std::any_of(left_.begin(), left_.end(), [&](const auto& l) { return l.second == writer; }))
+      return false;
+    const std::uint64_t created = ring.reader.file().header().identity.created_realtime_ns;
+    std::unique_ptr<RecordSource> source = std::make_unique<RingSource>(std::move(ring.reader));
+    if (journal_) {
+      const ShardId shard = source->shard();
+      auto store = journal_->open(writer, shard, created);
+      source = std::make_unique<SpillSource>(std::move(source), std::move(store), writer, shard);
+    }
+    drain_.add_ring(std::move(source), std::move(ring.name));
+    next_beat_ns_ = 0;
+    return true;
+  });
+}
+
+// Published before any ring: the routers have told everything that came later to other rings.
+void Instance::add_left() {
+  for (const Journal::Orphan& o : journal_->orphans(attacher_.writers_at_start())) {
+    std::string name = fmt::format("{}/{}", journal_->directory(), o.writer.to_hex());
+    log_.info("{}: {} bytes of a ring that is gone are published first", name, raw(o.end) - raw(o.begin));
+    auto store = journal_->open(o.writer, o.shard, o.created_realtime_ns);
+    drain_.add_ring(std::make_unique<SpillSource>(nullptr, std::move(store), o.writer, o.shard), name, true);
+    left_.emplace(std::move(name), o.writer);
   }
 }
 
@@ -104,8 +141,14 @@ void Instance::beat(std::uint64_t now) {
 
   if (now < next_status_ns_) return;
   next_status_ns_ = now + kStatusNs;
-  const std::string status = fmt::format("{}, {} rings, NATS {}", to_string(drain_.phase()),
-                                         drain_.rings_connected(), to_string(jetstream_.state()));
+  std::string status = fmt::format("{}, {} rings, NATS {}", to_string(drain_.phase()),
+                                   drain_.rings_connected(), to_string(jetstream_.state()));
+  if (journal_) {
+    if (const std::uint64_t bytes = journal_->metric(PublishMetric::JournalBytes); bytes > 0)
+      status += fmt::format(", {} MiB in the journal", (bytes >> 20) + 1);
+    if (const ErrorCode t = journal_->trouble(); t != ErrorCode::None)
+      status += fmt::format(", {}", arancini::to_string(t));
+  }
   if (status != status_) sd_notifyf(0, "STATUS=%s", status.c_str());
   status_ = status;
   sd_notify(0, "WATCHDOG=1");
@@ -114,7 +157,9 @@ void Instance::beat(std::uint64_t now) {
 void Instance::write_stats(std::uint64_t now) {
   for (std::size_t i = 0; i < static_cast<std::size_t>(PublishMetric::Count); ++i) {
     const auto m = static_cast<PublishMetric>(i);
-    if (m != PublishMetric::NatsConnected && m != PublishMetric::Trouble) stats_->set(m, drain_.metric(m));
+    if (m == PublishMetric::NatsConnected || m == PublishMetric::Trouble) continue;
+    const bool journal = m >= PublishMetric::JournalBytes && m <= PublishMetric::JournalTrouble;
+    stats_->set(m, !journal ? drain_.metric(m) : journal_ ? journal_->metric(m) : 0);
   }
   const bool publishing = drain_.phase() == Drain::Phase::Publishing;
   ErrorCode trouble = publishing ? ErrorCode::None : drain_.trouble();
@@ -124,8 +169,9 @@ void Instance::write_stats(std::uint64_t now) {
   stats_->set(PublishMetric::NatsReconnects, jetstream_.reconnects());
   stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());
   const JetStream::State nats = jetstream_.state();
-  const bool degraded = nats == JetStream::State::Unreachable || nats == JetStream::State::StreamUnusable ||
-                        jetstream_.trouble() != ErrorCode::None ||
+  const bool journal_fails = journal_ && journal_->trouble() != ErrorCode::None;
+  const bool degraded = journal_fails || nats == JetStream::State::Unreachable ||
+                        nats == JetStream::State::StreamUnusable || jetstream_.trouble() != ErrorCode::None ||
                         (!publishing && drain_.trouble() != ErrorCode::None);
   stats_->set_state(stop_.load(std::memory_order_relaxed) ? shm::ProcessState::Draining
                     : degraded                            ? shm::ProcessState::Degraded

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "publishd/attacher.h"
 #include "publishd/drain.h"
 #include "publishd/jetstream.h"
+#include "publishd/journal_store.h"
 #include "publishd/ring_source.h"
 #include "publishd/wake.h"
 
@@ -35,6 +37,9 @@ class Instance {
 
  private:
   void open_stats();
+  // Rings that wait for the journal to say what it has of them, and what other lives left in it.
+  void take_rings();
+  void add_left();
   void beat(std::uint64_t now_ns);
   void write_stats(std::uint64_t now_ns);
   void sleep(std::uint32_t wake_seen);
@@ -44,12 +49,17 @@ class Instance {
   Logger log_;            // hot thread
   Logger jetstream_log_;  // JetStream's thread
   Logger attacher_log_;   // Attacher's thread
+  Logger journal_log_;    // Journal's threads
   Wake wake_;
   std::optional<StatsWriter> stats_;
   std::uint32_t other_pid_ = 0;  // of a publishd that lives here
   JetStream jetstream_;
-  Drain drain_;
+  std::optional<Journal> journal_;
+  Drain drain_;  // its sources use the journal
   Attacher attacher_;
+  std::vector<Attacher::Ring> parked_;    // attached, not given to the drain yet
+  std::map<std::string, WriterId> left_;  // names in the drain of what other lives left
+  bool left_added_ = false;
   std::vector<FutexWait> waits_;
   std::uint64_t next_beat_ns_ = 0;
   std::uint64_t next_status_ns_ = 0;

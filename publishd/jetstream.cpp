@@ -15,6 +15,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/schema/event_fields.h"
 #include "common/schema/message_headers.h"
 
 namespace arancini::publishd {
@@ -27,6 +28,7 @@ constexpr std::int64_t kWriteDeadlineMs = 2'000;
 constexpr std::chrono::milliseconds kSenderWait{2 * kWriteDeadlineMs};
 constexpr std::int64_t kPingIntervalMs = 5'000;
 constexpr std::size_t kLeastMessageBytes = 16UL * 1024;  // below, ordinary updates would not fit
+constexpr std::size_t kMostEvents = 64;                  // waiting
 constexpr std::chrono::milliseconds kBackOffFirst{100};
 constexpr std::chrono::milliseconds kBackOffMost{5'000};
 constexpr std::chrono::seconds kCloseWait{5};
@@ -440,6 +442,8 @@ void JetStream::begin_session(const SessionRequest& request) {
     const std::lock_guard lock(mutex_);
     request_ = request;
     ready_.reset();
+    events_.clear();
+    events_done_.clear();
     ready_flag_.store(false, std::memory_order_relaxed);
   }
   changed_.notify_all();
@@ -498,8 +502,118 @@ bool JetStream::poll_ack(Ack& out) {
   return false;
 }
 
+bool JetStream::send_event(const OutgoingEvent& event) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (events_.size() >= kMostEvents) return false;
+    events_.push_back(event);
+  }
+  changed_.notify_all();
+  return true;
+}
+
+std::optional<std::uint64_t> JetStream::poll_event() {
+  if (!events_flag_.load(std::memory_order_acquire)) return std::nullopt;  // pairs with wait_for_request()
+  const std::lock_guard lock(mutex_);
+  if (events_done_.empty()) {
+    events_flag_.store(false, std::memory_order_relaxed);
+    return std::nullopt;
+  }
+  const std::uint64_t token = events_done_.back();
+  events_done_.pop_back();
+  return token;
+}
+
 // ---- the other thread
 // -----------------------------------------------------------------------------------------------
+
+// The events stream, over the connection of the session.
+class JetStream::Events final : public EventStore {
+ public:
+  Events(Link& link, const Options& options) : link_(link), options_(options) {}
+
+  std::optional<Last> last_on(const std::string& subject) override {
+    natsMsg* got = nullptr;
+    jsErrCode code{};
+    const natsStatus s =
+        js_GetLastMsg(&got, link_.js, options_.events_stream.c_str(), subject.c_str(), nullptr, &code);
+    const Msg msg(got);
+    if (s == NATS_NOT_FOUND || code == JSNoMessageFoundErr) return Last{};
+    if (s != NATS_OK) return std::nullopt;
+    Last last;
+    last.stream_sequence = natsMsg_GetSequence(got);
+    const char* writer = nullptr;
+    const char* sequence = nullptr;
+    if (natsMsgHeader_Get(got, schema::kHeaderWriter, &writer) == NATS_OK &&
+        natsMsgHeader_Get(got, schema::kHeaderEvent, &sequence) == NATS_OK) {
+      std::from_chars(sequence, sequence + std::strlen(sequence), last.sequence);
+      last.writer = WriterId::from_hex(writer).value_or(WriterId{});
+    }
+    return last;
+  }
+
+  std::optional<std::uint64_t> put(const OutgoingEvent& e, std::uint64_t after) override {
+    natsMsg* made = nullptr;
+    if (natsMsg_Create(&made, e.subject.c_str(), nullptr, reinterpret_cast<const char*>(e.payload.data()),
+                       static_cast<int>(e.payload.size())) != NATS_OK) {
+      return std::nullopt;
+    }
+    const Msg msg(made);
+    const std::string writer = e.writer.to_hex();
+    const auto set = [&](const char* key, const std::string& value) {
+      return natsMsgHeader_Set(made, key, value.c_str()) == NATS_OK;
+    };
+    // By hand: nats.c leaves a 0 out, which here means that there is none on the subject.
+    if (!set("Nats-Expected-Last-Subject-Sequence", std::to_string(after)) ||
+        !set(schema::kHeaderFormat, std::string(schema::kEventFormat)) ||
+        !set(schema::kHeaderSchema, schema::kSchemaVersion) ||
+        !set(schema::kHeaderInstance, options_.instance) || !set(schema::kHeaderWriter, writer) ||
+        !set(schema::kHeaderShard, std::to_string(raw(e.shard))) ||
+        !set(schema::kHeaderEvent, std::to_string(e.sequence)) ||
+        !set(schema::kHeaderAfter, std::to_string(e.after_stream_sequence))) {
+      return std::nullopt;
+    }
+    jsPubAck* ack = nullptr;
+    jsErrCode code{};
+    const natsStatus s = js_PublishMsg(&ack, link_.js, made, nullptr, &code);
+    if (s != NATS_OK) return std::nullopt;
+    const std::uint64_t stored = ack->Sequence;
+    jsPubAck_Destroy(ack);
+    return stored;
+  }
+
+ private:
+  Link& link_;
+  const Options& options_;
+};
+
+bool JetStream::wait_for_request(std::unique_lock<std::mutex>& lock) {
+  for (;;) {
+    changed_.wait(lock, [&] {
+      return stop_.load(std::memory_order_relaxed) || request_.has_value() || !events_.empty();
+    });
+    if (stop_.load(std::memory_order_relaxed)) return false;
+    if (request_) return true;
+    const OutgoingEvent event = events_.front();
+    lock.unlock();
+    bool stored = false;
+    if (link_ != nullptr && !link_->lost.load(std::memory_order_acquire)) {
+      Events store(*link_, options_);
+      stored = event_sender_.send(store, event);
+    }
+    lock.lock();
+    if (request_) continue;  // events_ is another session's now
+    if (!stored) {
+      changed_.wait_for(lock, kBackOffFirst,
+                        [&] { return stop_.load(std::memory_order_relaxed) || request_.has_value(); });
+      continue;
+    }
+    events_.pop_front();
+    events_done_.push_back(event.token);
+    events_flag_.store(true, std::memory_order_release);  // pairs with poll_event()
+    wake_.bump();
+  }
+}
 
 void JetStream::run() {
   std::minstd_rand random(std::random_device{}());
@@ -507,8 +621,7 @@ void JetStream::run() {
     SessionRequest request;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return stop_.load(std::memory_order_relaxed) || request_.has_value(); });
-      if (stop_.load(std::memory_order_relaxed)) return;
+      if (!wait_for_request(lock)) return;
       request = *request_;
       request_.reset();
     }

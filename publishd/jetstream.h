@@ -4,17 +4,20 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/config.h"
 #include "common/base/error.h"
 #include "common/nats/nats_connector.h"
 #include "publishd/broker.h"
+#include "publishd/event_sender.h"
 #include "publishd/stream_rules.h"
 #include "publishd/wake.h"
 
@@ -51,6 +54,8 @@ class JetStream final : public Broker {
   [[nodiscard]] bool session_leaving() const override;
   [[nodiscard]] bool send(const Outgoing& message) override;
   [[nodiscard]] bool poll_ack(Ack& out) override;
+  [[nodiscard]] bool send_event(const OutgoingEvent& event) override;
+  [[nodiscard]] std::optional<std::uint64_t> poll_event() override;
 
   enum class State : std::uint32_t { Connecting, Unreachable, StreamUnusable, ReadingTail, Ready };
   [[nodiscard]] State state() const { return state_.load(std::memory_order_relaxed); }
@@ -65,8 +70,11 @@ class JetStream final : public Broker {
   struct Link;
   class AckQueue;
   class SendQueue;
+  class Events;
 
   void run();
+  // Stores waiting events until a session is asked for; false: stop. `lock` holds mutex_.
+  bool wait_for_request(std::unique_lock<std::mutex>& lock);
   // Nullopt: there is a session in `out`.
   std::optional<NatsFailure> try_session(const SessionRequest& request, Session& out);
   std::optional<NatsFailure> connect();
@@ -103,6 +111,10 @@ class JetStream final : public Broker {
   std::optional<SessionRequest> request_;   // under mutex_
   std::optional<Session> ready_;            // under mutex_
   std::optional<NatsFailure> refused_why_;  // under mutex_
+  std::deque<OutgoingEvent> events_;        // under mutex_: of the present session
+  std::vector<std::uint64_t> events_done_;  // under mutex_: their tokens
+  std::atomic<bool> events_flag_{false};    // events_done_ is not empty
+  EventSender event_sender_;                // the thread's
   std::atomic<bool> ready_flag_{false};     // release by the thread, acquire by the hot thread
   std::atomic<bool> stop_{false};
   std::atomic<State> state_{State::Connecting};

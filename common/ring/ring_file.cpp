@@ -500,6 +500,22 @@ Result<RingFile, RingFileError> RingFile::attach(const std::string& path, RingSi
   return RingFile(std::move(state));
 }
 
+std::optional<WriterId> RingFile::writer_of(const std::string& path) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  struct Head {  // of RingIdentity, which holds an atomic
+    std::uint64_t magic;
+    std::uint32_t abi_version;
+    std::byte between[offsetof(shm::RingIdentity, writer_id) - 12];
+    WriterId writer;
+  } head{};
+  static_assert(offsetof(Head, abi_version) == offsetof(shm::RingIdentity, abi_version) &&
+                offsetof(Head, writer) == offsetof(shm::RingIdentity, writer_id));
+  if (!fd || ::pread(fd.get(), &head, sizeof head, 0) != static_cast<ssize_t>(sizeof head))
+    return std::nullopt;
+  if (head.magic != shm::kRingMagic || head.abi_version != shm::kRingAbiVersion) return std::nullopt;
+  return head.writer;
+}
+
 int RingFile::lock_holder(const std::string& path, RingSide side) {
   const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return errno == ENOENT ? 0 : -1;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,9 @@ class RingFile {
   // aside is attached by its present name; `successor` is the name that it had.
   static Result<RingFile, RingFileError> attach(const std::string& path, RingSide side,
                                                 const std::string& successor = {});
+
+  // The id in the head of the file at `path`, whoever uses it; nullopt if there is no ring of this ABI.
+  static std::optional<WriterId> writer_of(const std::string& path);
 
   // Pid that holds the lock of `side`, 0 if nobody does (that side is dead), -1 if it cannot be told.
   static int lock_holder(const std::string& path, RingSide side);

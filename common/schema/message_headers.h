@@ -13,6 +13,11 @@ inline constexpr char kHeaderFirst[] = "Arancini-First";        // sequence of t
 inline constexpr char kHeaderLast[] = "Arancini-Last";          // and of the last
 inline constexpr char kHeaderCount[] = "Arancini-Count";        // updates in the message
 
+// Of messages on `<prefix>.events.>` beside Format, Schema, Instance, Writer and Shard.
+inline constexpr char kHeaderEvent[] = "Arancini-Event";  // sequence of the event within its writer
+inline constexpr char kHeaderAfter[] =
+    "Arancini-After";  // stream sequence: the updates before it are at or below
+
 inline constexpr char kSchemaVersion[] = "1";
 
 }  // namespace arancini::schema

@@ -25,6 +25,8 @@
 
 #include "common/ring/ring_writer.h"
 #include "common/schema/batch_encoder.h"
+#include "common/schema/event_build.h"
+#include "common/schema/event_decode.h"
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
 
@@ -196,6 +198,33 @@ class RingFeed {
     writer_->publish();
     return true;
   }
+  // An event about one of 8 routers; false when the ring is full.
+  bool write_event(std::uint32_t router) {
+    schema::EventFields e;
+    e.writer = writer_->writer_id();
+    e.sequence = writer_->next_event_sequence();
+    e.kind = schema::EventKind::Dropped;
+    e.scope = schema::EventScope::Router;
+    e.has_router = true;
+    e.router = IpAddress::from_v4(0x0a000000U + (shard_ << 16) + router % 8);
+    const std::vector<std::byte> payload = schema::build_event(e);
+    shm::RecordHeader h{};
+    const std::size_t size = (sizeof h + payload.size() + 7) / 8 * 8;
+    const auto claimed = writer_->claim(static_cast<std::uint32_t>(size));
+    if (claimed.empty()) return false;
+    h.size_bytes = static_cast<std::uint32_t>(size);
+    h.kind = static_cast<std::uint8_t>(shm::RecordKind::Event);
+    h.format = shm::kRecordFormat;
+    h.first_sequence = raw(writer_->next_sequence());
+    h.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    h.router_id = router % 8;
+    h.event_sequence = e.sequence;
+    std::copy(payload.begin(), payload.end(), claimed.begin() + sizeof h);
+    writer_->append(h);
+    writer_->publish();
+    return true;
+  }
+  [[nodiscard]] std::uint64_t events_written() const { return writer_->next_event_sequence() - 1; }
   [[nodiscard]] std::uint64_t written() const {
     return writer_ ? raw(writer_->next_sequence()) - 1 : written_;
   }
@@ -304,6 +333,34 @@ inline StreamCheck read_stream(const std::string& url, const std::string& stream
     natsMsg_Destroy(m);
   }
   natsSubscription_Destroy(sub);
+  jsCtx_Destroy(js);
+  natsConnection_Destroy(nc);
+  return out;
+}
+
+// Sequences of the events of all writers, in the stream's order; what is wrong with a message is a failure.
+inline std::vector<std::uint64_t> read_events(const std::string& url) {
+  std::vector<std::uint64_t> out;
+  natsConnection* nc = nullptr;
+  jsCtx* js = nullptr;
+  EXPECT_EQ(natsConnection_ConnectTo(&nc, url.c_str()), NATS_OK);
+  EXPECT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
+  for (std::uint64_t s = 1;; ++s) {
+    natsMsg* m = nullptr;
+    if (js_GetMsg(&m, js, "ARANCINI_EVENTS", s, nullptr, nullptr) != NATS_OK) break;
+    const auto bytes =
+        std::as_bytes(std::span(natsMsg_GetData(m), static_cast<std::size_t>(natsMsg_GetDataLength(m))));
+    const auto view = schema::event_view(bytes);
+    EXPECT_TRUE(view);
+    if (view) {
+      out.push_back(view->sequence);
+      EXPECT_EQ(natsMsg_GetSubject(m), "arancini.events." + subject_token(view->router) + ".0.dropped");
+      const char* sequence = "";
+      natsMsgHeader_Get(m, schema::kHeaderEvent, &sequence);
+      EXPECT_EQ(sequence, std::to_string(view->sequence));
+    }
+    natsMsg_Destroy(m);
+  }
   jsCtx_Destroy(js);
   natsConnection_Destroy(nc);
   return out;

@@ -12,8 +12,9 @@ class Publishd : public testing::Test {
  protected:
   void start(const std::string& format = "update-v1-concat") { start(publishd_, format); }
   void start(Child& child, const std::string& format = "update-v1-concat") {
-    child.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--nats", nats_.url(),
-                 "--shards", std::to_string(shards_), "--format", format},
+    child.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--state-dir",
+                 dir_.path() + "/state", "--nats", nats_.url(), "--shards", std::to_string(shards_),
+                 "--format", format},
                 dir_.path() + "/publishd.log");
   }
   std::string config() {
@@ -103,7 +104,8 @@ TEST_F(Publishd, WaitsForRingsAndBroker) {
 TEST_F(Publishd, TakesTheUrlFromTheEnvironmentAndKeepsThePasswordToItself) {
   const std::string address = nats_.url().substr(std::string("nats://").size());
   ASSERT_EQ(::setenv("ARANCINI_NATS", ("nats://operator:secret@" + address).c_str(), 1), 0);
-  publishd_.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--shards", "1"},
+  publishd_.start({PUBLISHD, "--config", config(), "--runtime-dir", dir_.path() + "/run", "--state-dir",
+                   dir_.path() + "/state", "--shards", "1"},
                   dir_.path() + "/publishd.log");
   ASSERT_EQ(::unsetenv("ARANCINI_NATS"), 0);
   ASSERT_TRUE(wait_until([&] { return logged("NATS not reachable"); })) << log();
@@ -135,6 +137,26 @@ TEST_F(Publishd, KilledInMidStream) {
   }
   ASSERT_TRUE(wait_until([&] { return a.drained() && b.drained(); })) << log();
   expect_all({&a, &b});
+}
+
+TEST_F(Publishd, EventsOnceThoughItIsKilled) {
+  nats_.start();
+  RingFeed a(ring(0), 0);
+  std::uint32_t n = 0;
+  for (int life = 0; life < 6; ++life) {
+    start();
+    feed(a, 5000, [&] {
+      if (++n % 5 == 0) a.write_event(n);
+    });
+    if (life == 5) break;
+    publishd_.kill(SIGKILL);
+  }
+  ASSERT_TRUE(wait_until([&] { return a.drained(); })) << log();
+  const std::vector<std::uint64_t> events = read_events(nats_.url());
+  EXPECT_GT(events.size(), 100U);
+  EXPECT_EQ(events.size(), a.events_written());
+  EXPECT_EQ(std::set<std::uint64_t>(events.begin(), events.end()).size(), events.size());
+  expect_all({&a});
 }
 
 TEST_F(Publishd, BrokerKilledInMidStream) {
