@@ -262,8 +262,9 @@ NatsFailure connect_failure(natsStatus status, const NatsServerUrl& server, cons
     return failure(ErrorCode::NatsUnauthorized, "the server refuses " + login.shown() + " (" +
                                                     (detail.empty() ? "no reason given" : detail) + ")");
   }
-  if (!login.creds.empty() && said(login.creds.c_str()))
-    return failure(ErrorCode::NatsUnauthorized, "nats.creds: " + detail);
+  // Of the file itself; what the server says of it comes as an error of authentication.
+  if (!login.creds.empty() && (status == NATS_ERR || said(login.creds.c_str())))
+    return failure(ErrorCode::NatsUnauthorized, "nats.creds " + login.creds + " cannot be used: " + detail);
   if (status == NATS_SECURE_CONNECTION_WANTED)
     return failure(ErrorCode::NatsTls, "the server offers no TLS, but tls:// or a nats.tls_ key is set");
   if (status == NATS_SSL_ERROR && alert.empty())
