@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -39,15 +41,17 @@ def wait_for(what, condition, seconds=30, step=0.05):
 
 
 class Pipeline:
-    def __init__(self, shards=2, settings=None, prefix=(), bmp="127.0.0.1:0", metrics="127.0.0.1:0", args=()):
-        """settings: {table: {key: value}} for the TOML file. prefix: command prefix, e.g. `ip netns exec X`."""
+    def __init__(self, shards=2, settings=None, prefix=(), bmp="127.0.0.1:0", metrics="127.0.0.1:0", args=(),
+                 nats="embedded", read_from=None):
+        """settings: {table: {key: value}} for the TOML file. prefix: command prefix, e.g. `ip netns exec X`. nats: URLs of
+        servers that the test runs itself; read_from: the URL that the tools use then."""
         self.dir = tempfile.mkdtemp(prefix="arancini-test-")
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir
         self.run_dir = tempfile.mkdtemp(prefix="arancini-run-", dir=base)
         self.prefix = list(prefix)
         self.args = ["--supervise", "--config", os.path.join(self.dir, "arancini.toml"), "--runtime-dir", self.run_dir,
                      "--state-dir", os.path.join(self.dir, "state"), "--bmp-listen", bmp, "--metrics-listen", metrics,
-                     "--nats", "embedded", "--shards", str(shards), *args]
+                     "--nats", nats, "--shards", str(shards), *args]
         tables = {"curation": {"session_grace_s": 1.0, "resync_settle_s": 0.2, "resync_timeout_s": 3.0},
                   "ring": {"size_bytes": 16 * 1024 * 1024}}
         for table, keys in (settings or {}).items():
@@ -59,6 +63,7 @@ class Pipeline:
                     f.write(f"{key} = {json.dumps(value)}\n")
         self.log_path = os.path.join(self.dir, "log")
         self.process = None
+        self.read_from = read_from
         self.start()
 
     def start(self):
@@ -74,7 +79,7 @@ class Pipeline:
         self.bmp = words["bmp"]
         host, port = words["bmp"].rsplit(":", 1)
         self.bmp_address = (host.strip("[]"), int(port))
-        self.nats = words["nats"]
+        self.nats = self.read_from or words["nats"]
         self.metrics = words["metrics"]
 
     def log_text(self):
@@ -84,6 +89,7 @@ class Pipeline:
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGCONT)  # a test may have stopped it
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
@@ -141,11 +147,15 @@ class Pipeline:
         return urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10).read().decode()
 
     def metric(self, name):
-        """Sum over all label sets."""
-        total = 0.0
+        """Sum over all label sets; 0 while no process shows it."""
+        total, found = 0.0, False
         for line in self.metrics_text().splitlines():
             if line.split("{")[0].split(" ")[0] == name:
                 total += float(line.rsplit(" ", 1)[1])
+                found = True
+        if not found:
+            with open(os.path.join(REPO, "docs", "metrics.md")) as f:
+                assert f"`{name}`" in f.read(), f"there is no metric {name}"
         return total
 
     def pid(self, process):
@@ -155,8 +165,109 @@ class Pipeline:
         raise AssertionError(f"no process {process}")
 
     def drained(self):
-        """All rings are empty: what was written is acked."""
-        return all(int(s["ring_used_bytes"]) == 0 for s in self.status()["shards"])
+        """Rings and journal are empty: what was written is acked."""
+        return (all(int(s["ring_used_bytes"]) == 0 for s in self.status()["shards"]) and
+                self.metric("arancini_publish_journal_bytes") == 0)
+
+
+class Load:
+    """Routers that send a table dump, then churn over and over until finish(): each round of churn ends in the same tables,
+    which are `truth`. rate: bytes per second of each router's churn (a single-prefix UPDATE has about 130), 0 for all that
+    the collector takes."""
+
+    def __init__(self, pipeline, routers=1, peers=2, prefixes=10000, churn=20000, seed=1, rate=0, first="127.0.5.1"):
+        self.target, self.rate = pipeline.bmp_address, rate
+        base = os.path.join(pipeline.dir, f"load-{first}-{seed}")
+        common = ["--routers", str(routers), "--peers", str(peers), "--prefixes", str(prefixes), "--seed", str(seed),
+                  "--source", first]
+        # The dump is the beginning of dump and churn.
+        pipeline.command(binary("bmpgen"), "--out", base + ".dump", *common)
+        pipeline.command(binary("bmpgen"), "--out", base + ".all", *common, "--churn", str(churn), "--truth", base + ".truth")
+        with open(base + ".truth") as f:
+            self.truth = f.read().splitlines()
+        self.finishing = threading.Event()
+        self.failures = []
+        self.sent = [0] * routers  # bytes
+        self.threads = []
+        host, number = first.rsplit(".", 1)
+        for r in range(routers):
+            suffix = f".{r}" if routers > 1 else ""
+            with open(base + ".all" + suffix, "rb") as f:
+                data = f.read()
+            split = os.path.getsize(base + ".dump" + suffix)
+            source = f"{host}.{int(number) + r}"
+            self.threads.append(threading.Thread(target=self._router, args=(r, source, data, split), daemon=True))
+        self.sockets = []
+        for t in self.threads:
+            t.start()
+
+    def _router(self, router, source, data, split):
+        try:
+            s = socket.create_connection(self.target, source_address=(source, 0))
+            self.sockets.append(s)
+            self._send(router, s, memoryview(data)[:split], 0)
+            while not self.finishing.is_set():
+                self._send(router, s, memoryview(data)[split:], self.rate)
+        except OSError as e:
+            self.failures.append(f"{source}: {e}")
+
+    def _send(self, router, s, data, rate):
+        step = max(min(rate // 50, 1 << 16), 1) if rate else 1 << 16
+        due = time.monotonic()
+        for at in range(0, len(data), step):
+            s.sendall(data[at:at + step])
+            self.sent[router] += min(step, len(data) - at)
+            if rate and not self.finishing.is_set():
+                due += step / rate
+                self.finishing.wait(max(due - time.monotonic(), 0))
+
+    def alive(self):
+        """No session was ended by the collector."""
+        for s in self.sockets:
+            try:
+                if s.recv(1, socket.MSG_DONTWAIT) == b"":
+                    self.failures.append("the collector closed a session")
+            except BlockingIOError:
+                pass
+        assert not self.failures, self.failures
+        return True
+
+    def finish(self, seconds=120):
+        """Sends the round of churn to its end; the sessions stay open."""
+        self.finishing.set()
+        deadline = time.monotonic() + seconds
+        for t in self.threads:
+            t.join(max(deadline - time.monotonic(), 0.1))
+            assert not t.is_alive(), "the collector does not read"
+        return self.alive()
+
+    def close(self):
+        self.finishing.set()
+        for s in self.sockets:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        for t in self.threads:
+            t.join(10)
+        for s in self.sockets:
+            s.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def check_stream(pipeline, load, seconds=120):
+    """After load.finish(): fold equals the truth, nothing is missing, twice or out of order; returns the number of updates."""
+    wait_for("all is read", lambda: pipeline.metric("arancini_ingest_received_bytes_total") >= sum(load.sent), seconds, 0.2)
+    wait_for("the rings are drained", pipeline.drained, seconds, 0.2)
+    folded_equals(pipeline, load.truth, seconds)
+    audit = pipeline.audit()
+    assert audit["gaps"] == 0 and audit["duplicates"] == 0 and audit["order_violations"] == 0, audit
+    return audit["records"]
 
 
 def folded_equals(pipeline, expected_lines, seconds=60):

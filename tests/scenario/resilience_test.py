@@ -64,7 +64,7 @@ def broker():
             if sig == signal.SIGSTOP:
                 wait_for("a ring is nearly full, or all is read", lambda: any(
                     int(s["ring_used_bytes"]) > 0.8 * int(s["ring_capacity_bytes"]) for s in pipeline.status()["shards"]) or
-                    pipeline.metric("arancini_ingest_bytes_received_total") == seen_bytes(pipeline), 60)
+                    pipeline.metric("arancini_ingest_received_bytes_total") == seen_bytes(pipeline), 60)
                 os.kill(pid, signal.SIGCONT)
             else:
                 wait_for("a new nats-server", lambda: pipeline.pid("nats-server") not in (0, pid), 30)
@@ -77,7 +77,7 @@ def broker():
 
 
 def seen_bytes(pipeline, last={}):  # noqa: B006: remembers the last look
-    now = pipeline.metric("arancini_ingest_bytes_received_total")
+    now = pipeline.metric("arancini_ingest_received_bytes_total")
     before, last["bytes"] = last.get("bytes"), now
     return now if before == now else -1
 
