@@ -205,7 +205,8 @@ FleetView Fleet::view() {
     const auto code = out.publish[static_cast<std::size_t>(PublishMetric::Trouble)];
     const auto trouble = static_cast<ErrorCode>(code);
     const bool connected = out.publish[static_cast<std::size_t>(PublishMetric::NatsConnected)] != 0;
-    out.nats_state = connected                              ? "connected"
+    out.nats_state = config_.sink.kind == SinkKind::Journal ? "not used"
+                     : connected                            ? "connected"
                      : trouble == ErrorCode::StreamUnusable ? "stream unusable"
                                                             : "disconnected";
     // More to the point than how its predecessor ended.

@@ -67,7 +67,8 @@ struct FleetView {
   std::vector<ProcessView> processes;
   std::vector<ShardView> shards;
   std::vector<std::uint64_t> publish;  // by PublishMetric, empty when there is no page
-  std::string nats_state;              // "connected", "disconnected", "stream unusable", "unknown"
+  // "connected", "disconnected", "stream unusable", "unknown"; "not used" where the journal is the sink
+  std::string nats_state;
 };
 
 // Names what does not run ("publishd dead, ingestd@1 starting"), empty if everything does.

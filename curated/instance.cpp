@@ -98,6 +98,8 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
       config_(std::move(config)),
       supervise_(supervise),
       log_("curated", parse_log_level(config_.log.level)) {
+  // Without a broker nothing of it is looked at.
+  if (config_.sink.kind == SinkKind::Journal) config_.nats.url = "none";
   if (config_.nats.url == "embedded" && !supervise_) {
     throw ConfigError("nats.url: 'embedded' works only with --supervise; name the URL of your NATS server");
   }
@@ -156,6 +158,7 @@ std::vector<std::string> Instance::child_argv(const std::string& program) const 
   pass("--shards", std::to_string(config_.shards.count));
   if (flags_.io) pass("--io", *flags_.io);
   if (flags_.format) pass("--format", *flags_.format);
+  if (flags_.sink) pass("--sink", *flags_.sink);
   if (flags_.log_level) pass("--log-level", *flags_.log_level);
   return argv;
 }
@@ -164,7 +167,8 @@ ChildSpec Instance::publishd_spec(const std::string& program) const {
   ChildSpec spec{"publishd", child_argv(program), -1, kStopPublishd};
   // An URL may hold a password: it does not belong on a command line that everybody can read. What the file
   // says publishd reads itself.
-  if (nats_ || flags_.nats) spec.environment.push_back(kNatsVariable + config_.nats.url);
+  if (nats_ || (flags_.nats && config_.sink.kind == SinkKind::Nats))
+    spec.environment.push_back(kNatsVariable + config_.nats.url);
   return spec;
 }
 
@@ -335,9 +339,10 @@ void Instance::announce_when_ready() {
     return;
   }
   ready_ = true;
-  const std::string line =
-      fmt::format("arancini ready: bmp={} nats={} metrics={} runtime={}\n", config_.bmp.listen.to_string(),
-                  config_.nats.url, config_.metrics.listen.to_string(), config_.paths.runtime_dir);
+  const std::string line = fmt::format(
+      "arancini ready: bmp={} nats={} metrics={} runtime={}{}\n", config_.bmp.listen.to_string(),
+      config_.nats.url, config_.metrics.listen.to_string(), config_.paths.runtime_dir,
+      config_.sink.kind == SinkKind::Journal ? " journal=" + config_.journal_dir() : std::string());
   std::fputs(line.c_str(), stdout);
   std::fflush(stdout);
   ::sd_notify(0, "READY=1");

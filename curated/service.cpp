@@ -19,6 +19,7 @@
 #include <cstring>
 #include <vector>
 
+#include "common/base/error.h"
 #include "common/base/types.h"
 
 namespace arancini::curated {
@@ -64,11 +65,22 @@ class ControlImpl final : public pb::Control::Service {
     out->set_runtime_dir(config_.paths.runtime_dir);
     out->set_state_dir(config_.paths.state_dir);
     auto* nats = out->mutable_nats();
-    nats->set_url(config_.nats.url);
     nats->set_state(view.nats_state);
-    nats->set_stream(config_.nats.updates_stream);
+    if (config_.sink.kind == SinkKind::Nats) {
+      nats->set_url(config_.nats.url);
+      nats->set_stream(config_.nats.updates_stream);
+    }
     nats->set_last_sequence(metric(view.publish, PublishMetric::StreamLastSequence));
     nats->set_in_flight(metric(view.publish, PublishMetric::MessagesInFlight));
+    const auto trouble = metric(view.publish, PublishMetric::JournalTrouble);
+    auto* sink = out->mutable_sink();
+    sink->set_kind(config_.sink.kind == SinkKind::Journal ? "journal" : "nats");
+    sink->set_journal(config_.journal_dir());
+    sink->set_journal_bytes(metric(view.publish, PublishMetric::JournalBytes));
+    sink->set_journal_segments(metric(view.publish, PublishMetric::JournalSegments));
+    sink->set_journal_trouble(static_cast<std::uint32_t>(trouble));
+    if (trouble != 0)
+      sink->set_journal_trouble_text(std::string(arancini::to_string(static_cast<ErrorCode>(trouble))));
     for (const ProcessView& p : view.processes) {
       auto* to = out->add_processes();
       to->set_name(p.name);

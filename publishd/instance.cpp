@@ -8,6 +8,7 @@
 
 #include "common/base/mask_url.h"
 #include "common/nats/nats_settings.h"
+#include "publishd/own_stats.h"
 #include "publishd/spill_source.h"
 
 namespace arancini::publishd {
@@ -36,23 +37,7 @@ Instance::Instance(Config config)
 
 // While another publishd lives here, the page is its own.
 void Instance::open_stats() {
-  const std::string path = config_.publishd_stats_path();
-  if (auto other = StatsReader::open(path); other && other->writer_alive()) {
-    if (other->pid() != other_pid_)
-      log_.warn("another publishd (pid {}) works on {}; waiting", other->pid(), config_.paths.runtime_dir);
-    other_pid_ = other->pid();
-    return;
-  }
-  StatsWriter::Options o;
-  o.kind = shm::ProcessKind::Publishd;
-  o.now_realtime_ns = clock_.realtime_ns();
-  auto stats = StatsWriter::create(path, o);
-  if (stats) {
-    stats_ = std::move(stats).value();
-  } else if (other_pid_ != 1) {
-    log_.error("{}", stats.error());
-    other_pid_ = 1;  // said once
-  }
+  open_own_stats(config_, clock_, log_, stats_, other_pid_);
 }
 
 void Instance::run() {

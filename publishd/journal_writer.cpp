@@ -101,7 +101,10 @@ void Journal::Impl::write_loop() {
       hot.bump();
       read_wake.bump();
     }
-    if (last_round) return;
+    if (last_round) {
+      for (const auto& w : all) seal_segment(*w);
+      return;
+    }
     if (stop.load(std::memory_order_acquire)) {
       last_round = true;  // what was handed over by then
       continue;

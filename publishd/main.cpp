@@ -8,25 +8,34 @@
 
 #include "common/base/runtime_dir.h"
 #include "publishd/instance.h"
+#include "publishd/journal_instance.h"
 
 namespace {
 
-arancini::publishd::Instance* g_instance = nullptr;  // for the signal handler alone
+using arancini::publishd::Instance;
+using arancini::publishd::JournalInstance;
+
+// For the signal handler alone; one of them at most.
+Instance* g_instance = nullptr;
+JournalInstance* g_journal_instance = nullptr;
 
 void on_signal(int) {
   if (g_instance != nullptr) g_instance->request_stop();
+  if (g_journal_instance != nullptr) g_journal_instance->request_stop();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("publishd: drains all rings into NATS JetStream, each update once and in order", "publishd");
+  CLI::App app("publishd: drains all rings into NATS JetStream or the journal, each update once and in order",
+               "publishd");
   arancini::ConfigFlags flags;
   flags.add_to(app);
   app.set_version_flag("--version", std::string("publishd ") + ARANCINI_VERSION);
   CLI11_PARSE(app, argc, argv);
 
-  std::unique_ptr<arancini::publishd::Instance> instance;
+  std::unique_ptr<Instance> instance;
+  std::unique_ptr<JournalInstance> journal_instance;
   try {
     arancini::Config config = arancini::load_config(flags);
     if (flags.check_config) {
@@ -34,7 +43,11 @@ int main(int argc, char** argv) {
       return 0;
     }
     arancini::check_runtime_dir(config.paths.runtime_dir);
-    instance = std::make_unique<arancini::publishd::Instance>(std::move(config));
+    if (config.sink.kind == arancini::SinkKind::Journal) {
+      journal_instance = std::make_unique<JournalInstance>(std::move(config));
+    } else {
+      instance = std::make_unique<Instance>(std::move(config));
+    }
   } catch (const arancini::ConfigError& e) {
     std::fprintf(stderr, "publishd: %s\n", e.what());
     return EX_CONFIG;
@@ -43,14 +56,20 @@ int main(int argc, char** argv) {
     return EX_OSERR;
   }
   g_instance = instance.get();
+  g_journal_instance = journal_instance.get();
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  instance->run();
+  if (instance) {
+    instance->run();
+  } else {
+    journal_instance->run();
+  }
   std::signal(SIGTERM, SIG_IGN);
   std::signal(SIGINT, SIG_IGN);
   g_instance = nullptr;
+  g_journal_instance = nullptr;
   return 0;
 }

@@ -173,6 +173,12 @@ ordered_json to_json(const pb::Status& s) {
                  {"stream", s.nats().stream()},
                  {"last_sequence", s.nats().last_sequence()},
                  {"in_flight", s.nats().in_flight()}};
+  out["sink"] = {{"kind", s.sink().kind()},
+                 {"journal", s.sink().journal()},
+                 {"journal_bytes", s.sink().journal_bytes()},
+                 {"journal_segments", s.sink().journal_segments()},
+                 {"journal_trouble", s.sink().journal_trouble()},
+                 {"journal_trouble_text", s.sink().journal_trouble_text()}};
   out["shards"] = ordered_json::array();
   for (const auto& k : s.shards()) {
     out["shards"].push_back({{"shard", k.shard()},
@@ -209,10 +215,22 @@ void status(const GlobalOptions& options, int& exit_code) {
               short_duration(answer.uptime_s()).c_str());
   std::printf("BMP      %s\n", answer.bmp_listen().c_str());
   std::printf("metrics  http://%s/metrics\n", answer.metrics_listen().c_str());
-  std::printf("NATS     %s, %s\n", answer.nats().url().c_str(), answer.nats().state().c_str());
-  std::printf("stream   %s, last sequence %llu, %llu messages in flight\n\n", answer.nats().stream().c_str(),
-              static_cast<unsigned long long>(answer.nats().last_sequence()),
-              static_cast<unsigned long long>(answer.nats().in_flight()));
+  const pb::SinkStatus& sink = answer.sink();
+  const bool journal_is_sink = sink.kind() == "journal";
+  if (!journal_is_sink) {
+    std::printf("NATS     %s, %s\n", answer.nats().url().c_str(), answer.nats().state().c_str());
+    std::printf("stream   %s, last sequence %llu, %llu messages in flight\n", answer.nats().stream().c_str(),
+                static_cast<unsigned long long>(answer.nats().last_sequence()),
+                static_cast<unsigned long long>(answer.nats().in_flight()));
+  }
+  // Of a journal that has nothing to say there is no need to talk.
+  if (journal_is_sink || sink.journal_bytes() > 0 || sink.journal_trouble() != 0) {
+    std::printf("journal  %s, %s bytes %s, %llu files%s%s\n", sink.journal().c_str(),
+                short_number(sink.journal_bytes()).c_str(), journal_is_sink ? "kept" : "to be published",
+                static_cast<unsigned long long>(sink.journal_segments()),
+                sink.journal_trouble() != 0 ? ": " : "", sink.journal_trouble_text().c_str());
+  }
+  std::printf("\n");
   Table processes(
       {{"PROCESS", 14}, {"PID", 8, true}, {"STATE", 9}, {"UP", 7, true}, {"RESTARTS", 8, true}, {"WHY", 24}});
   for (const auto& p : answer.processes()) {

@@ -166,6 +166,7 @@ inline constexpr std::uint64_t kLayoutHash = [] {
                               offsetof(shm::RecordHeader, template_offset_bytes),
                               offsetof(shm::RecordHeader, router_id),
                               offsetof(shm::RecordHeader, subject_key),
+                              offsetof(shm::RecordHeader, event_sequence),
                               std::size_t{shm::kRecordAlignBytes},
                               std::size_t{shm::kRecordFormat}}) {
     h = shm::fold_layout(h, v);

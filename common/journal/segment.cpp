@@ -67,7 +67,8 @@ const char* check_records(const FrameHeader& frame, std::span<const std::byte> p
     if (payload.size() - at < sizeof h) return "record header cut off";
     std::memcpy(&h, payload.data() + at, sizeof h);
     if (h.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch) &&
-        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Barrier)) {
+        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Barrier) &&
+        h.kind != static_cast<std::uint8_t>(shm::RecordKind::Event)) {
       return "record of an unknown kind";
     }
     if (h.size_bytes < sizeof h || h.size_bytes > payload.size() - at ||
