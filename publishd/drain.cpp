@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/base/log.h"
+#include "common/schema/event_build.h"
 #include "publishd/drain_ring.h"
 
 namespace arancini::publishd {
@@ -97,12 +98,8 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     case Phase::Opening:
       if (stopping_) {
         phase_ = Phase::Stopped;
-      } else if (!session_requested_) {
-        begin_session();
-        ++work;
-      } else if (auto session = broker_.poll_session()) {
-        adopt(std::move(*session));
-        ++work;
+      } else {
+        work += run_opening();
       }
       break;
     case Phase::Publishing:
@@ -343,6 +340,7 @@ void Drain::begin_session() {
   full_.clear();
   events_.clear();
   event_token_ = 0;
+  epoch_.reset();
   expanded_ring_.reset();
   set(PublishMetric::QueuedUpdates, 0);
   SessionRequest request;
@@ -367,11 +365,6 @@ void Drain::begin_session() {
 
 void Drain::adopt(const Session& session) {
   const Tail& tail = session.tail;
-  if (session_wanted_) {
-    // A ring came meanwhile; the tail may have been read from too high a floor for it.
-    begin_session();
-    return;
-  }
   add(PublishMetric::Recoveries);
   created_ns_ = tail.created_ns;
   floor_ = tail.last_sequence;
@@ -399,30 +392,83 @@ void Drain::adopt(const Session& session) {
   release_due_ = true;
 }
 
+std::size_t Drain::run_opening() {
+  if (!session_requested_) {
+    begin_session();
+    return 1;
+  }
+  if (!epoch_) {
+    auto session = broker_.poll_session();
+    if (!session) return 0;
+    if (session_wanted_) {
+      // A ring came meanwhile; the tail may have been read from too high a floor for it.
+      begin_session();
+    } else if (std::string why = epoch_reason(session->tail); !why.empty()) {
+      tell_epoch(session->tail, std::move(why));
+      epoch_ = std::move(session);
+    } else {
+      adopt(*session);
+    }
+    return 1;
+  }
+  // Floors are about the new epoch only when everybody can know of it: a crash before finds it once more.
+  if (session_wanted_ || !broker_.session_alive()) {
+    begin_session();
+    return 1;
+  }
+  if (!broker_.poll_event()) return 0;
+  add(PublishMetric::EventsPublished);
+  add(PublishMetric::StreamEpochs);
+  adopt(*std::exchange(epoch_, std::nullopt));
+  return 1;
+}
+
+std::string Drain::epoch_reason(const Tail& tail) const {
+  for (const auto& r : rings_) {
+    if (r == nullptr) continue;
+    const std::uint64_t floor = r->source->floor_stream_sequence();
+    if (floor == shm::kNoFloor) continue;
+    if (r->source->floor_stream_created_ns() != tail.created_ns) return "was created anew";
+    if (floor > tail.last_sequence)
+      return fmt::format("has gone back from sequence {} to {}", floor, tail.last_sequence);
+  }
+  return {};
+}
+
+// What was acked before went with the old stream; what is still in the rings goes into this one.
+void Drain::tell_epoch(const Tail& tail, std::string why) {
+  if (log_ != nullptr) {
+    log_->error("{} ({}): the stream {}: it lacks updates that were acked; consumers need a full table dump",
+                arancini::to_string(ErrorCode::StreamReplaced),
+                static_cast<std::uint32_t>(ErrorCode::StreamReplaced), why);
+  }
+  schema::EventFields e;
+  // Named by what it is about, so that a life that finds it again says the same.
+  for (std::size_t i = 0; i < 8; ++i) {
+    e.writer.bytes[i] = static_cast<std::uint8_t>(tail.created_ns >> (8 * i));
+    e.writer.bytes[8 + i] = static_cast<std::uint8_t>(tail.last_sequence >> (8 * i));
+  }
+  e.sequence = 1;
+  e.time_ns = options_.realtime_ns != nullptr ? options_.realtime_ns() : 0;
+  e.kind = schema::EventKind::StreamEpoch;
+  e.scope = schema::EventScope::Collector;
+  e.error_code = static_cast<std::uint32_t>(ErrorCode::StreamReplaced);
+  e.text = "the stream " + std::move(why) + "; what was acked before is not in it";
+  e.counters = {{"stream_created_ns", tail.created_ns}, {"stream_last_sequence", tail.last_sequence}};
+  OutgoingEvent out;
+  out.subject = subjects_.event_subject(nullptr, 0, schema::to_string(e.kind));
+  out.writer = e.writer;
+  out.sequence = e.sequence;
+  out.after_stream_sequence = tail.last_sequence;
+  out.payload = schema::build_event(e);
+  static_cast<void>(broker_.send_event(out));  // the first of its session: there is room
+}
+
 void Drain::adopt_ring(Ring& r, const Tail& tail) {
   const std::uint64_t floor = r.source->floor_stream_sequence();
-  if (floor == shm::kNoFloor) {
-    r.source->set_floor(tail.last_sequence, tail.created_ns);
-  } else if (r.source->floor_stream_created_ns() != tail.created_ns) {
-    // What was acked before went with the old stream; what is still in the ring goes into this one.
-    if (log_ != nullptr) {
-      log_->warn(
-          "{}: the stream is not the one that was published to before (created anew): it lacks everything "
-          "that was "
-          "acked until now; consumers need a full table dump",
-          r.name);
-    }
-    add(PublishMetric::StreamEpochs);
+  if (floor != shm::kNoFloor && r.source->floor_stream_created_ns() != tail.created_ns) {
     r.source->set_floor(0, tail.created_ns);
-  } else if (floor > tail.last_sequence) {
-    if (log_ != nullptr) {
-      log_->warn(
-          "{}: the stream has gone back from sequence {} to {}: it lacks updates that were acked; consumers "
-          "need a "
-          "full table dump",
-          r.name, floor, tail.last_sequence);
-    }
-    add(PublishMetric::StreamEpochs);
+  } else if (floor == shm::kNoFloor || floor > tail.last_sequence) {
     r.source->set_floor(tail.last_sequence, tail.created_ns);
   }
   // The lowest floor of all stays in force until the heads are past what the tail holds.

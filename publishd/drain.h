@@ -47,6 +47,7 @@ struct DrainOptions {
   std::uint64_t spill_after_ns = 250'000'000;     // no progress in that time: rings that fill up spill
   std::size_t open_bytes = 64 * 1024 * 1024;      // in open groups; above, the oldest are sent
   std::uint64_t stop_timeout_ns = 5'000'000'000;  // for acks, at stop
+  std::uint64_t (*realtime_ns)() = nullptr;       // for events; null: they have no time
   static DrainOptions from(const Config& config);
 };
 
@@ -148,6 +149,10 @@ class Drain {
 
   void give_up(ErrorCode why, bool reconnect, std::string_view text);
   void begin_session();
+  std::size_t run_opening();
+  // What is wrong with the stream as a continuation of the one that was published to; empty: nothing.
+  [[nodiscard]] std::string epoch_reason(const Tail& tail) const;
+  void tell_epoch(const Tail& tail, std::string why);
   void adopt(const Session& session);
   void adopt_ring(Ring& ring, const Tail& tail);
   [[nodiscard]] std::size_t batch_limit() const;
@@ -176,6 +181,7 @@ class Drain {
     bool sent = false;
     OutgoingEvent event;
   };
+  std::optional<Session> epoch_;  // found, and adopted once the event that says so is stored
   std::deque<WaitingEvent> events_;
   std::uint64_t event_token_ = 0;  // of events_.front()
   std::deque<FullGroup> full_;     // groups that wait for room in the window alone

@@ -20,6 +20,12 @@ constexpr std::uint64_t kBeatNs = 100 * kMillisecond;      // counters, heartbea
 constexpr std::uint64_t kStatusNs = 1'000 * kMillisecond;  // systemd
 constexpr std::uint64_t kSleepMostNs = 500 * kMillisecond;
 
+DrainOptions drain_options(const Config& config) {
+  DrainOptions o = DrainOptions::from(config);
+  o.realtime_ns = [] { return SystemClock().realtime_ns(); };
+  return o;
+}
+
 }  // namespace
 
 Instance::Instance(Config config)
@@ -29,7 +35,7 @@ Instance::Instance(Config config)
       attacher_log_("publishd", parse_log_level(config_.log.level)),
       journal_log_("publishd", parse_log_level(config_.log.level)),
       jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
-      drain_(DrainOptions::from(config_), jetstream_, &log_),
+      drain_(drain_options(config_), jetstream_, &log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
   if (config_.journal.enabled) journal_.emplace(JournalOptions::from(config_), wake_, journal_log_);
   open_stats();

@@ -29,6 +29,7 @@ constexpr std::chrono::milliseconds kSenderWait{2 * kWriteDeadlineMs};
 constexpr std::int64_t kPingIntervalMs = 5'000;
 constexpr std::size_t kLeastMessageBytes = 16UL * 1024;  // below, ordinary updates would not fit
 constexpr std::size_t kMostEvents = 64;                  // waiting
+constexpr std::chrono::seconds kBehindMost{10};
 constexpr std::chrono::milliseconds kBackOffFirst{100};
 constexpr std::chrono::milliseconds kBackOffMost{5'000};
 constexpr std::chrono::seconds kCloseWait{5};
@@ -1009,6 +1010,18 @@ std::optional<NatsFailure> JetStream::try_session(const SessionRequest& request,
     return api_failure("the tail of stream " + options_.updates_stream + " cannot be read", source.status(),
                        source.code());
   }
+  // A new leader may not know yet what the old one acked; what stays away was lost with the servers.
+  for (const Floor& f : request.floors) {
+    if (f.stream_created_ns != tail->created_ns || f.stream_sequence <= tail->last_sequence) continue;
+    const auto now = std::chrono::steady_clock::now();
+    if (behind_since_ == std::chrono::steady_clock::time_point{}) behind_since_ = now;
+    if (now - behind_since_ > kBehindMost) break;
+    return NatsFailure{ErrorCode::StreamUnusable, "stream " + options_.updates_stream + " ends at sequence " +
+                                                      std::to_string(tail->last_sequence) + ", but " +
+                                                      std::to_string(f.stream_sequence) +
+                                                      " was acked: waiting for its leader to catch up"};
+  }
+  behind_since_ = {};
   out.tail = std::move(*tail);
   return std::nullopt;
 }

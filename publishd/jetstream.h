@@ -100,7 +100,8 @@ class JetStream final : public Broker {
   std::uint64_t session_ = 0;     // hot thread's: part of the reply subjects, tells late acks
   std::size_t stream_max_message_bytes_ = 0;
   bool was_connected_ = false;
-  std::string told_;  // last line that was logged, to say each thing once
+  std::chrono::steady_clock::time_point behind_since_{};  // the stream's end is below what was acked
+  std::string told_;                                      // last line that was logged, to say each thing once
   std::string told_refused_;
   std::chrono::steady_clock::time_point tell_again_{};
   std::string told_server_;

@@ -495,6 +495,9 @@ TEST_F(DrainTest, StreamCreatedAnewGetsWhatTheRingStillHolds) {
   EXPECT_EQ(r.floor_created, 2000U);
   ASSERT_FALSE(world_.stream.messages.empty());
   EXPECT_EQ(world_.stream.messages.front().first, acked);
+  EXPECT_EQ(drain_->metric(PublishMetric::StreamEpochs), 1U);
+  ASSERT_EQ(world_.events.messages.size(), 1U);
+  EXPECT_EQ(world_.events.messages[0].subject, "p.events.collector.0.stream_epoch");
 }
 
 TEST_F(DrainTest, DuplicateOfWhatIsNotStoredIsNoWedge) {

@@ -540,6 +540,11 @@ class SimBroker final : public Broker {
     Tails tails(*this);
     auto tail = read_tail(tails, request_.floors);
     if (!tail) return std::nullopt;
+    // As the real one: a new leader is waited for.
+    for (const Floor& f : request_.floors) {
+      if (f.stream_created_ns == tail->created_ns && f.stream_sequence > tail->last_sequence)
+        return std::nullopt;
+    }
     in_session_ = true;
     return Session{std::move(*tail), max_message_bytes};
   }
@@ -578,7 +583,7 @@ class SimBroker final : public Broker {
     return true;
   }
   [[nodiscard]] std::optional<std::uint64_t> poll_event() override {
-    if (life_.dead() || !in_session_ || events_.empty() || !world_.reachable() || random_.chance(50))
+    if (life_.dead() || !session_alive() || events_.empty() || !world_.reachable() || random_.chance(50))
       return std::nullopt;
     Events store(*this);
     if (!sender_.send(store, events_.front())) return std::nullopt;
@@ -726,9 +731,16 @@ inline std::string check_events(const World& world, const std::vector<std::uniqu
     }
   }
   std::map<WriterId, std::set<std::uint64_t>> seen;
+  std::set<WriterId> epochs;
   std::map<std::string, std::pair<std::uint32_t, std::uint64_t>> before;
   for (const EventStream::Stored& e : world.events.messages) {
     const std::string at = "event " + std::to_string(e.sequence) + " on " + e.subject;
+    if (!by_writer.contains(e.writer)) {
+      // The broker's doing; named by the stream's creation and end, so never twice in a row.
+      if (e.subject != "p.events.collector.0.stream_epoch") return "foreign: " + at;
+      if (!epochs.insert(e.writer).second) return "twice: " + at;
+      continue;
+    }
     const RingMemory& r = *by_writer[e.writer];
     const RingMemory::WrittenEvent& written = r.events.at(e.sequence);
     if (written.subject != e.subject) return "wrong subject: " + at;
