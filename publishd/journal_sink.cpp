@@ -111,7 +111,8 @@ void JournalSink::begin(Ring& r) {
     r.store->restart(r.source->head(), shm::kNoFloor, 0);
   if (r.store->appended() < r.source->head() && log_ != nullptr) {
     log_->warn(
-        "{}: the journal ends at position {}, the ring begins at {}: what lay between went to another sink, or "
+        "{}: the journal ends at position {}, the ring begins at {}: what lay between went to another sink, "
+        "or "
         "is lost",
         r.name, raw(r.store->appended()), raw(r.source->head()));
   }

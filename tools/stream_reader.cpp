@@ -66,6 +66,26 @@ std::optional<Delivered> delivered(natsMsg* message) {
   return d;
 }
 
+class NatsMessage final : public StreamMessage {
+ public:
+  NatsMessage(natsMsg* message, std::uint64_t sequence) : message_(message), sequence_(sequence) {}
+  [[nodiscard]] std::uint64_t stream_sequence() const override { return sequence_; }
+  [[nodiscard]] std::string_view subject() const override { return natsMsg_GetSubject(message_); }
+  [[nodiscard]] std::span<const std::byte> payload() const override {
+    return std::as_bytes(
+        std::span(natsMsg_GetData(message_), static_cast<std::size_t>(natsMsg_GetDataLength(message_))));
+  }
+  [[nodiscard]] std::string_view header(const char* name) const override {
+    const char* value = nullptr;
+    if (natsMsgHeader_Get(message_, name, &value) != NATS_OK || value == nullptr) return {};
+    return value;
+  }
+
+ private:
+  natsMsg* message_;
+  std::uint64_t sequence_;
+};
+
 class NatsStreamReader final : public StreamReader {
  public:
   NatsStreamReader(Options options, Connection connection, JetStream js, std::string url, std::string stream,
@@ -191,7 +211,7 @@ class NatsStreamReader final : public StreamReader {
         consumer_sequence = d->consumer_sequence;
         if (d->stream_sequence > to) return End::Done;
         next = d->stream_sequence + 1;
-        if (!each(StreamMessage(message, d->stream_sequence))) return End::Done;
+        if (!each(NatsMessage(message, d->stream_sequence))) return End::Done;
         if (to != kFollow && (d->stream_sequence == to || d->pending == 0)) return End::Done;
       }
     }
@@ -229,22 +249,6 @@ class NatsStreamReader final : public StreamReader {
 };
 
 }  // namespace
-
-std::string_view StreamMessage::subject() const {
-  return natsMsg_GetSubject(static_cast<natsMsg*>(message_));
-}
-
-std::span<const std::byte> StreamMessage::payload() const {
-  auto* const m = static_cast<natsMsg*>(message_);
-  return std::as_bytes(std::span(natsMsg_GetData(m), static_cast<std::size_t>(natsMsg_GetDataLength(m))));
-}
-
-std::string_view StreamMessage::header(const char* name) const {
-  const char* value = nullptr;
-  if (natsMsgHeader_Get(static_cast<natsMsg*>(message_), name, &value) != NATS_OK || value == nullptr)
-    return {};
-  return value;
-}
 
 Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const std::string& url,
                                                                       const std::string& stream,

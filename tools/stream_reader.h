@@ -11,7 +11,8 @@
 
 #include "common/base/result.h"
 
-// Reads a JetStream stream in order. The only file of tools that sees nats.h.
+// Reads a stream in order, of JetStream (stream_reader.cpp, the only file of tools that sees nats.h) or in a
+// journal (journal_stream.cpp).
 namespace arancini::tools {
 
 struct StreamError {
@@ -22,16 +23,12 @@ struct StreamError {
 // Valid within the callback only.
 class StreamMessage {
  public:
-  StreamMessage(void* message, std::uint64_t sequence) : message_(message), sequence_(sequence) {}
-  [[nodiscard]] std::uint64_t stream_sequence() const { return sequence_; }
-  [[nodiscard]] std::string_view subject() const;
-  [[nodiscard]] std::span<const std::byte> payload() const;
+  virtual ~StreamMessage() = default;
+  [[nodiscard]] virtual std::uint64_t stream_sequence() const = 0;
+  [[nodiscard]] virtual std::string_view subject() const = 0;
+  [[nodiscard]] virtual std::span<const std::byte> payload() const = 0;
   // Empty when the message has no such header.
-  [[nodiscard]] std::string_view header(const char* name) const;
-
- private:
-  void* message_;
-  std::uint64_t sequence_;
+  [[nodiscard]] virtual std::string_view header(const char* name) const = 0;
 };
 
 class StreamReader {
@@ -60,6 +57,9 @@ class StreamReader {
   // and the consumer (in memory, ephemeral) is gone afterwards.
   [[nodiscard]] virtual std::optional<StreamError> read(
       std::uint64_t from, std::uint64_t to, const std::function<bool(const StreamMessage&)>& each) = 0;
+
+  // Places where something was lost that had been stored; each was told on stderr.
+  [[nodiscard]] virtual std::uint64_t damaged() const { return 0; }
 };
 
 }  // namespace arancini::tools

@@ -87,6 +87,7 @@ void WriterReader::seek(RingPosition at) {
   file_.reset();
   wanted_ = at;
   expected_ = 0;
+  last_seen_ = {};
   refresh();
   const Segment* start = first_after(RingPosition{0}, true);
   for (const Segment& s : segments_) {
@@ -141,6 +142,7 @@ WriterReader::Status WriterReader::next(const Limits& limits, bool thorough, Buf
       const std::uint64_t next_offset = offset_ + frame_file_bytes(h.payload_bytes);
       const bool skipped = at_frame_ < expected_ || RingPosition{h.begin + h.payload_bytes} <= wanted_;
       if (skipped || file_->read_payload(offset_, h, buffer, out) == FileStatus::Frame) {
+        last_seen_ = h;
         offset_ = next_offset;
         ++at_frame_;
         expected_ = std::max(expected_, at_frame_);

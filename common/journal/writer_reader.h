@@ -64,6 +64,8 @@ class WriterReader {
   [[nodiscard]] const SegmentFile* file() const { return file_ ? &*file_ : nullptr; }
   [[nodiscard]] const std::string& file_name() const { return file_name_; }
   [[nodiscard]] std::uint64_t offset() const { return offset_; }
+  // The header of the last frame that was found intact or skipped, since seek().
+  [[nodiscard]] const FrameHeader& last_seen() const { return last_seen_; }
   [[nodiscard]] int directory() const { return directory_.get(); }
 
  private:
@@ -80,7 +82,8 @@ class WriterReader {
   std::uint64_t at_frame_ = 0;  // the number of the frame there
   std::uint64_t expected_ = 0;  // the next that the caller has not seen; 0: any
   RingPosition wanted_{};       // of seek()
-  std::uint64_t scanned_ = 0;   // offset in file_ behind which nothing was found
+  FrameHeader last_seen_{};
+  std::uint64_t scanned_ = 0;  // offset in file_ behind which nothing was found
   Damage damage_;
 };
 
