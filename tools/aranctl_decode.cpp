@@ -11,8 +11,10 @@
 #include <memory>
 
 #include "common/schema/bytes.h"
+#include "common/schema/event_decode.h"
 #include "common/schema/update_decode.h"
 #include "tools/bmp_describe.h"
+#include "tools/event_json.h"
 #include "tools/route_json.h"
 
 namespace arancini::tools {
@@ -120,6 +122,20 @@ int decode_published(Bytes payload, PayloadFormat format, bool explain) {
   return kExitOk;
 }
 
+int decode_events(Bytes payload) {
+  std::size_t at = 0;
+  while (at < payload.size()) {
+    const std::size_t size = framed_bytes(payload.subspan(at));
+    const Bytes message = payload.subspan(at, size == 0 ? payload.size() - at : size);
+    if (const auto error = print_event(message, std::nullopt, true)) {
+      fmt::print(stderr, "aranctl: event at byte {}: {}\n", at, *error);
+      return kExitBadData;
+    }
+    at += message.size();
+  }
+  return kExitOk;
+}
+
 // BMP common header (RFC 7854 4.1): version 3 and a length that the type byte fits in.
 bool looks_like_bmp(Bytes bytes) {
   return bytes.size() >= wire::kBmpCommonHeaderBytes && bytes[0] == std::byte{3} &&
@@ -138,6 +154,7 @@ int decode(const std::string& path, bool explain) {
         describe_bmp_stream(bytes, [](const std::string& line) { fmt::print("{}\n", line); });
     return errors == 0 ? kExitOk : kExitBadData;
   }
+  if (schema::looks_like_event(bytes)) return decode_events(bytes);
   if (const auto format = schema::guess_format(bytes); format)
     return decode_published(bytes, *format, explain);
   fmt::print(stderr, "aranctl: {} holds neither a published payload nor BMP messages\n", path);

@@ -13,6 +13,7 @@
 
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
+#include "tools/event_json.h"
 #include "tools/route_fold.h"
 #include "tools/route_json.h"
 #include "tools/sequence_audit.h"
@@ -33,9 +34,12 @@ struct StreamOptions {
   std::uint64_t count = 0;  // tail: 0, no end
   bool from_start = false;
   bool all = false;
+  bool events = false;
   double settle_s = 3;
 
-  [[nodiscard]] std::string filter() const { return prefix.empty() ? ">" : prefix + ".updates.>"; }
+  [[nodiscard]] std::string filter() const {
+    return prefix.empty() ? ">" : prefix + (events ? ".events.>" : ".updates.>");
+  }
 };
 
 void say(const std::string& text) {
@@ -379,6 +383,14 @@ int tail(const StreamOptions& options, bool json) {
   const std::uint64_t to = options.all ? at->last_sequence : StreamReader::kFollow;
   const auto error = (*reader)->read(start, to, [&](const StreamMessage& m) {
     const auto shard = shard_of(m);
+    if (options.events) {
+      const auto wrong = print_event(m.payload(), shard, json);
+      if (wrong) say(fmt::format("stream sequence {} ({}): {}", m.stream_sequence(), m.subject(), *wrong));
+      bad = bad || wrong.has_value();
+      printed += wrong ? 0 : 1;
+      std::fflush(stdout);
+      return std::ferror(stdout) == 0 && (options.count == 0 || printed < options.count);
+    }
     const auto problem = decode(m, [&](const DecodedUpdate& u) {
       if (options.count > 0 && printed == options.count) return;
       ++printed;
@@ -411,7 +423,8 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
     auto options = std::make_shared<StreamOptions>();
     CLI::App* const sub = app.add_subcommand(command.name, command.help);
     sub->add_option("--nats", options->url, "URL of the NATS server")->capture_default_str();
-    sub->add_option("--stream", options->stream, "name of the stream")->capture_default_str();
+    auto* const stream =
+        sub->add_option("--stream", options->stream, "name of the stream")->capture_default_str();
     sub->add_option("--prefix", options->prefix,
                     "only subjects <prefix>.updates.> (default: the whole stream)");
     if (command.run == tail) {
@@ -426,13 +439,17 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
       });
       sub->add_flag("--from-start", options->from_start, "same as --from start")->excludes(from);
       sub->add_flag("--all", options->all, "ends behind what the stream holds now");
+      sub->add_flag("--events", options->events,
+                    "events instead of updates (default stream: ARANCINI_EVENTS)");
     } else {
       sub->add_option("--settle", options->settle_s, "seconds that holes get to close on a live stream")
           ->capture_default_str()
           ->check(CLI::NonNegativeNumber);
     }
-    sub->callback(
-        [&globals, &exit_code, options, run = command.run] { exit_code = run(*options, globals.json); });
+    sub->callback([&globals, &exit_code, options, stream, run = command.run] {
+      if (options->events && stream->count() == 0) options->stream = "ARANCINI_EVENTS";
+      exit_code = run(*options, globals.json);
+    });
   }
 }
 

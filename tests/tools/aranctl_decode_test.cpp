@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "common/schema/event_build.h"
 #include "tests/tools/nats_stream.h"
 #include "tools/aranctl.h"
 
@@ -94,6 +95,38 @@ TEST_F(AranctlDecode, PrintsBmp) {
   EXPECT_EQ(json::parse(r.lines()[0]).at("sys_name"), "r1");
   r = decode(initiation + initiation.substr(0, 11));
   EXPECT_EQ(r.exit_code, kExitBadData);
+}
+
+TEST_F(AranctlDecode, PrintsEvents) {
+  schema::EventFields event;
+  event.kind = schema::EventKind::PeerDown;
+  event.scope = schema::EventScope::View;
+  event.has_router = true;
+  event.router = IpAddress::from_v4(0xc0000201);
+  event.peer = *IpAddress::parse("2001:db8::1");
+  event.peer_asn = 65001;
+  event.view = arancini::View::AdjInPost;
+  event.reason = arancini::Reason::PeerDown;
+  event.raw = {std::byte{3}, std::byte{255}};
+  std::string bytes;
+  for (event.sequence = 1; event.sequence <= 2; ++event.sequence) {
+    const auto payload = schema::build_event(event);
+    bytes.append(reinterpret_cast<const char*>(payload.data()), payload.size());
+  }
+  Finished r = decode(bytes);
+  EXPECT_EQ(r.exit_code, kExitOk) << r.err;
+  ASSERT_EQ(r.lines().size(), 2U);
+  const json j = json::parse(r.lines()[1]);
+  EXPECT_EQ(j.at("kind"), "peer_down");
+  EXPECT_EQ(j.at("peer"), "2001:db8::1");
+  EXPECT_EQ(j.at("peer_asn"), 65001);
+  EXPECT_EQ(j.at("view"), "adj-in-post");
+  EXPECT_EQ(j.at("raw"), "03ff");
+  EXPECT_EQ(j.at("sequence"), 2);
+  EXPECT_FALSE(j.contains("afi"));
+  r = decode(bytes.substr(0, bytes.size() - 8));
+  EXPECT_EQ(r.exit_code, kExitBadData);
+  EXPECT_EQ(r.lines().size(), 1U);
 }
 
 TEST_F(AranctlDecode, RefusesOtherFiles) {

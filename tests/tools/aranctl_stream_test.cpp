@@ -3,6 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/schema/event_build.h"
+#include "common/schema/message_headers.h"
 #include "tests/tools/nats_stream.h"
 #include "tools/aranctl.h"
 
@@ -277,6 +279,45 @@ TEST_F(AranctlStream, TailPrintsWhatIsThereAndEndsAtTheCount) {
       std::string::npos)
       << text.out;
   EXPECT_NE(text.out.find("(synthetic: peerDown)"), std::string::npos) << text.out;
+}
+
+TEST_F(AranctlStream, TailPrintsEvents) {
+  publisher_.create_events_stream();
+  schema::EventFields event;
+  event.kind = schema::EventKind::Dropped;
+  event.scope = schema::EventScope::Router;
+  event.has_router = true;
+  event.router = IpAddress::from_v4(0xc0000201);
+  event.writer = writer(7);
+  event.counters = {{"announcements", 12}, {"withdraws", 3}};
+  event.time_ns = 1'700'000'000'000'000'000U;
+  const auto publish_event = [&](std::string_view kind) {
+    ++event.sequence;
+    const std::vector<std::byte> payload = schema::build_event(event);
+    publisher_.publish(
+        "arancini.events.v4_192_0_2_1.0." + std::string(kind),
+        {reinterpret_cast<const char*>(payload.data()), payload.size()},
+        {{schema::kHeaderFormat, std::string(schema::kEventFormat)}, {schema::kHeaderShard, "2"}});
+  };
+  publish_event("dropped");
+  event.kind = schema::EventKind::Reconciled;
+  publish_event("reconciled");
+  Finished r = run("tail", {"--events", "--all"});
+  EXPECT_EQ(r.exit_code, kExitOk) << r.err;
+  ASSERT_EQ(r.lines().size(), 2U) << r.out;
+  const json first = json::parse(r.lines()[0]);
+  EXPECT_EQ(first.at("kind"), "dropped");
+  EXPECT_EQ(first.at("router"), "192.0.2.1");
+  EXPECT_EQ(first.at("counters").at("announcements"), 12);
+  EXPECT_EQ(first.at("sequence"), 1);
+  EXPECT_EQ(first.at("shard"), 2);
+  EXPECT_FALSE(first.contains("peer"));
+  EXPECT_EQ(json::parse(r.lines()[1]).at("kind"), "reconciled");
+  EXPECT_EQ(run("tail", {"--events", "--count", "1"}).lines().size(), 1U);
+  publisher_.publish("arancini.events.v4_192_0_2_1.0.dropped", "not an event", {});
+  r = run("tail", {"--events", "--all"});
+  EXPECT_EQ(r.exit_code, kExitBadData);
+  EXPECT_EQ(r.lines().size(), 2U);
 }
 
 TEST_F(AranctlStream, TailFollowsThroughARestartOfTheServer) {

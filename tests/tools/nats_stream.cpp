@@ -130,6 +130,16 @@ void Publisher::create_stream(std::int64_t max_messages) {
   check(js_AddStream(nullptr, handles_->js, &config, nullptr, nullptr), "add stream");
 }
 
+void Publisher::create_events_stream() {
+  jsStreamConfig config;
+  jsStreamConfig_Init(&config);
+  const char* subjects[] = {"arancini.events.>"};
+  config.Name = "ARANCINI_EVENTS";
+  config.Subjects = subjects;
+  config.SubjectsLen = 1;
+  check(js_AddStream(nullptr, handles_->js, &config, nullptr, nullptr), "add stream");
+}
+
 void Publisher::publish(const std::string& subject, const std::string& payload,
                         const std::vector<std::pair<std::string, std::string>>& headers) {
   natsMsg* message = nullptr;

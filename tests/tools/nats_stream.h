@@ -37,6 +37,7 @@ class Publisher {
   ~Publisher();
 
   void create_stream(std::int64_t max_messages = -1);
+  void create_events_stream();
   void publish(const std::string& subject, const std::string& payload,
                const std::vector<std::pair<std::string, std::string>>& headers);
   void purge();
