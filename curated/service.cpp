@@ -127,6 +127,9 @@ class ControlImpl final : public pb::Control::Service {
       to->set_updates(r.row.updates_published);
       to->set_suppressed(r.row.updates_suppressed);
       to->set_routes(r.row.routes);
+      to->set_announcements_dropped(r.row.announcements_dropped);
+      to->set_withdraws_dropped(r.row.withdraws_dropped);
+      to->set_routes_untold(r.row.routes_untold);
       to->set_throttled(r.row.throttled);
       to->set_last_error(r.row.last_error_text);
       to->set_last_error_code(r.row.last_error);

@@ -331,6 +331,7 @@ void EventLoop::run() {
     throttled_.clear();
   }
   while (!sessions_.empty()) finish(*sessions_.back());
+  sink_.finish();
   sink_.publish();
 }
 

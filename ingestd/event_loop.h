@@ -35,6 +35,8 @@ class SessionSink {
   virtual std::optional<SessionId> take_session_to_close() = 0;
   virtual Shard::Work do_work() = 0;
   virtual void publish() = 0;
+  // The last call before the last publish().
+  virtual void finish() {}
   // About every 400 ms: heartbeats, gauges, watchdog.
   virtual void heartbeat(std::uint64_t boottime_ns) = 0;
 };

@@ -2,7 +2,6 @@
 #include <utility>
 
 #include "ingestd/shard_impl.h"
-#include "shm-layout/record.h"
 
 // Peer Up, Peer Down, and which session tells a view (docs/decisions/0006-resync-and-sweeps.md).
 namespace arancini::ingestd {
@@ -184,7 +183,13 @@ void Shard::Impl::ask_to_close(Session& session) {
 
 bool Shard::Impl::settle_identity(PeerView& view) {
   if (!view.identity_changes) return true;
-  if (view.routes > 0) (void)sweep.run(1);
+  if (view.routes > 0) {
+    if (context.drop_newest) {
+      sweep.run_view(view);
+    } else {
+      (void)sweep.run(1);
+    }
+  }
   if (view.routes > 0) return false;
   view.identity_changes = false;
   view.asn = view.next_asn;
@@ -193,32 +198,9 @@ bool Shard::Impl::settle_identity(PeerView& view) {
   return true;
 }
 
-bool Shard::Impl::append_barrier(std::uint32_t router_row) {
-  constexpr std::uint32_t kBytes = sizeof(shm::RecordHeader);
-  if (context.ring.claim(kBytes).empty()) return false;
-  shm::RecordHeader header{};
-  header.size_bytes = kBytes;
-  header.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
-  header.format = shm::kRecordFormat;
-  header.first_sequence = raw(context.ring.next_sequence());
-  header.received_realtime_ns = context.realtime_ns;
-  header.router_id = router_row;
-  context.ring.append(header);
-  context.stats.add(IngestMetric::RingRecords);
-  return true;
-}
-
-bool Shard::Impl::separate_identities(PeerView& view) {
-  if (view.told_asn == view.asn) return true;
-  if (peers.forgotten()) {
-    // Rows may have changed as well: one barrier for all that was written before.
-    if (!append_barrier(shm::kAllRouters)) return false;
-    peers.set_forgotten(false);
-  } else if (view.told_asn && !append_barrier(view.peer.router->row)) {
-    return false;
-  }
-  view.told_asn = view.asn;
-  return true;
+bool Shard::Impl::may_tell(PeerView& view) {
+  if (Untold::same_identity(view)) return true;
+  return view.untold.told == 0 && barriers.separate_identities(view);
 }
 
 }  // namespace arancini::ingestd

@@ -1,5 +1,6 @@
 #include "ingestd/peer_table.h"
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 #include <utility>
@@ -15,19 +16,24 @@ bool is_idle(const PeerView& view) {
   if (view.routes != 0 || view.grace_listed || view.identity_changes) return false;
   if (view.owner != nullptr && view.state != shm::PeerState::Down) return false;
   for (const auto& table : view.tables) {
-    if (table && (table->sweep.running.active || table->resync.listed)) return false;
+    if (table && (table->sweep.running.active || table->resync.listed || table->has_untold)) return false;
   }
   return true;
 }
 
 bool is_idle(const Router& router) {
-  if (router.sessions != 0) return false;
+  if (router.sessions != 0 || router.drops.active) return false;
   for (const Peer* peer : router.peers) {
     for (const auto& view : peer->views) {
       if (view && !is_idle(*view)) return false;
     }
   }
   return true;
+}
+
+// What downstream knows: without the routes that it was never told, with those that it still has.
+std::uint64_t told_routes(std::uint64_t routes, const UntoldCounts& untold) {
+  return routes - (untold.entries - untold.told) + untold.gone;
 }
 
 template <class Row>
@@ -235,7 +241,10 @@ void PeerTable::write_rows() {
       row.malformed = r->malformed;
       row.updates_published = r->published;
       row.updates_suppressed = r->suppressed;
-      row.routes = r->routes;
+      row.routes = told_routes(r->routes, r->untold);
+      row.announcements_dropped = r->announcements_dropped;
+      row.withdraws_dropped = r->withdraws_dropped;
+      row.routes_untold = static_cast<std::uint32_t>(std::min<std::uint64_t>(r->untold.entries, UINT32_MAX));
       row.throttled = r->waiting != 0 ? 1 : 0;
       std::memcpy(row.sys_name, r->sys_name.data(), sizeof row.sys_name);
       std::memcpy(row.sys_descr, r->sys_descr.data(), sizeof row.sys_descr);
@@ -257,7 +266,7 @@ void PeerTable::write_rows() {
       row.asn = v->asn;
       row.bgp_id = v->bgp_id;
       row.changed_realtime_ns = v->changed_realtime_ns;
-      row.routes = v->routes;
+      row.routes = told_routes(v->routes, v->untold);
       row.updates_published = v->published;
       row.updates_suppressed = v->suppressed;
       row.updates_malformed = v->malformed;

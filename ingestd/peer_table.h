@@ -63,7 +63,7 @@ struct ResyncState {
 // The routes of one (peer, view, family), and what curation must know beside them.
 struct RibTable {
   RibTable(PeerView& of, SegmentPool& pool, Family f, bool addpath)
-      : view(of), family(f), routes(pool, f), negotiated(addpath), judge(addpath) {}
+      : view(of), family(f), routes(pool, f), negotiated(addpath), judge(addpath), untold(pool, f) {}
 
   PeerView& view;
   const Family family;
@@ -74,7 +74,10 @@ struct RibTable {
   bool negotiated;  // ADD-PATH, as of the last Peer Up
   bool mismatch_said = false;
   bool without_ids = false;  // routes came without path id
+  bool has_untold = false;   // the reconciler looks at it: there may be entries in `untold`
   wire::AddPathJudge judge;
+  RouteTable untold;         // what downstream knows of the routes that are dirty or gone (untold.h)
+  WalkCursor untold_cursor;  // of the reconciler
 };
 
 struct Session {
@@ -84,7 +87,7 @@ struct Session {
     std::uint8_t field = 0;  // NLRI field, in the order of the application
     bool judged = false;     // `path_ids` holds for this field
     bool path_ids = false;
-    bool superseded = false;         // the next slice's routes have replaced those without path id
+    std::uint32_t superseded = 0;    // so many of the next routes have replaced those without path id
     std::uint32_t offset_bytes = 0;  // in that field
   };
 
@@ -100,6 +103,20 @@ struct Session {
   Progress progress;
 
   [[nodiscard]] bool waiting() const { return throttled || progress.active; }
+};
+
+// What a router said and was not told since there was last nothing to tell (drop_report.h).
+struct DropEpisode {
+  bool active = false;
+  std::uint64_t since_realtime_ns = 0, last_realtime_ns = 0;
+  std::uint64_t last_ns = 0;                       // boot time of the last drop
+  std::uint64_t announcements = 0, withdraws = 0;  // of the episode
+  // What no event has told about yet.
+  std::uint64_t new_since_realtime_ns = 0, new_since_ns = 0;
+  std::uint64_t new_announcements = 0, new_withdraws = 0;
+  std::uint64_t last_event_ns = 0;  // boot time, 0: none yet
+
+  [[nodiscard]] bool has_news() const { return new_announcements + new_withdraws > 0; }
 };
 
 // A router is known by its address. Row of the stats page and router_id of records: `row`.
@@ -120,6 +137,9 @@ struct Router {
   std::array<char, shm::kStatsTextBytes> sys_name{}, sys_descr{};
   std::vector<Peer*> peers;
   bool dirty = false;  // the row is to be written
+  std::uint64_t announcements_dropped = 0, withdraws_dropped = 0;
+  UntoldCounts untold;
+  DropEpisode drops;
 };
 
 // AS number and BGP id are not part of it: GoBGP's Loc-RIB changes them to 0 at shutdown.
@@ -160,6 +180,7 @@ struct PeerView {
   std::uint32_t next_asn = 0, next_bgp_id = 0;
   bool identity_changes = false;  // what is told must be withdrawn before the peer's new AS number is used
   std::optional<std::uint32_t> told_asn;  // that of the last records
+  std::uint32_t told_bgp_id = 0;          // as it was with the first of them
 
   Session* owner = nullptr;  // the open session that tells it
   // Open sessions that have told it as well, or tried to, and are not heard about it.
@@ -178,6 +199,7 @@ struct PeerView {
   std::uint32_t down_reason = 0;
   std::array<std::unique_ptr<RibTable>, kTableFamilies.size()> tables;
   bool dirty = false;
+  UntoldCounts untold;
 
   // Calls f(RibTable&) for the tables that exist.
   template <class F>
@@ -204,6 +226,14 @@ class PeerTable {
   // The view, with its peer, made if needed. Null: no row is left.
   PeerView* view(Session& session, const wire::PerPeerHeader& header);
   RibTable& table(PeerView& view, std::size_t index);
+
+  // Calls f(PeerView&) for all views.
+  template <class F>
+  void each_view(F&& f) {
+    for (PeerView* view : view_rows_) {
+      if (view != nullptr) f(*view);
+    }
+  }
 
   void touch(Router& router);
   void touch(PeerView& view);

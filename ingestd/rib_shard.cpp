@@ -81,43 +81,92 @@ void RibShard::announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter
   }
 }
 
-void RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter& writer,
+void RibShard::announce_untold(RibTable& table, AttrId attr, bool path_ids, SliceWriter* writer,
+                               Slice& slice) {
+  const std::uint16_t generation = table.generations.current();
+  for (; slice.applied < slice.routes; ++slice.applied) {
+    const Prefix& prefix = routes_[slice.applied];
+    const auto [route, is_new] = table.routes.insert(prefix);
+    if (route == nullptr) return;
+    const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
+    std::uint8_t flags = 0;
+    const Untold::Outcome outcome =
+        untold_.announce(table, prefix, *route, is_new, attr, writer != nullptr, flags);
+    switch (outcome) {
+      case Untold::Outcome::Tell: writer->add(prefix); break;
+      case Untold::Outcome::Suppress: ++slice.duplicates; break;
+      case Untold::Outcome::Dropped: ++slice.dropped; break;
+      case Untold::Outcome::NoMemory:
+        if (is_new) table.routes.erase(prefix);
+        return;
+    }
+    route->flags =
+        static_cast<std::uint8_t>(flags | (path_ids ? 0 : std::min<int>(paths + 1, kMaxPaths) * kOnePath));
+    if (is_new) {
+      ++slice.added;
+    } else {
+      table.generations.refreshed(route->generation);
+    }
+    route->generation = generation;
+    if (!is_new && route->attr == attr) continue;
+    if (!is_new) context_.attributes.unref(route->attr);
+    context_.attributes.ref(attr);
+    route->attr = attr;
+  }
+}
+
+bool RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter* writer,
                      Slice& slice) {
+  if (slice.plain) [[likely]] {
+    writer->add(prefix);
+  } else {
+    switch (untold_.withdraw(table, prefix, route, writer != nullptr, Reason::None)) {
+      case Untold::Outcome::Tell: writer->add(prefix); break;
+      case Untold::Outcome::Suppress: ++slice.unknown; break;
+      case Untold::Outcome::Dropped: ++slice.dropped; break;
+      case Untold::Outcome::NoMemory: return false;
+    }
+  }
   table.generations.erased(route.generation);
   context_.attributes.unref(route.attr);
   table.routes.erase(prefix);
   ++slice.erased;
-  writer.add(prefix);
-}
-
-bool RibShard::erase_without_id(RibTable& table, Prefix prefix, SliceWriter& writer, Slice& slice) {
-  prefix.path_id = 0;
-  RouteState* route = table.routes.find(prefix);
-  if (route == nullptr || paths_of(*route) == 0) return false;
-  route->flags = static_cast<std::uint8_t>(route->flags - kOnePath);
-  if (paths_of(*route) == 0) erase(table, prefix, *route, writer, slice);
   return true;
 }
 
-void RibShard::supersede(RibTable& table, SliceWriter& writer, Slice& slice) {
-  for (std::uint32_t i = 0; i < slice.routes; ++i) {
-    const RouteState* route = table.routes.find(routes_[i]);
+RibShard::Erased RibShard::erase_without_id(RibTable& table, Prefix prefix, SliceWriter* writer,
+                                            Slice& slice) {
+  prefix.path_id = 0;
+  RouteState* route = table.routes.find(prefix);
+  if (route == nullptr || paths_of(*route) == 0) return Erased::NotThere;
+  if (paths_of(*route) == 1)
+    return erase(table, prefix, *route, writer, slice) ? Erased::Yes : Erased::NoMemory;
+  route->flags = static_cast<std::uint8_t>(route->flags - kOnePath);
+  return Erased::Yes;
+}
+
+void RibShard::supersede(RibTable& table, SliceWriter* writer, Slice& slice) {
+  for (; slice.applied < slice.routes; ++slice.applied) {
+    const Prefix& prefix = routes_[slice.applied];
+    const RouteState* route = table.routes.find(prefix);
     if (route != nullptr && route->generation == table.generations.current()) continue;
-    (void)erase_without_id(table, routes_[i], writer, slice);
+    if (erase_without_id(table, prefix, writer, slice) == Erased::NoMemory) return;
   }
 }
 
-void RibShard::withdraw(RibTable& table, bool path_ids, SliceWriter& writer, Slice& slice) {
+void RibShard::withdraw(RibTable& table, bool path_ids, SliceWriter* writer, Slice& slice) {
   const bool mixed = path_ids && table.without_ids;
   for (; slice.applied < slice.routes; ++slice.applied) {
     if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
     const Prefix& prefix = routes_[slice.applied];
     const RouteState* route = table.routes.find(prefix);
-    if (route != nullptr) {
-      erase(table, prefix, *route, writer, slice);
-    } else if (!mixed || !erase_without_id(table, prefix, writer, slice)) {
-      ++slice.unknown;
-    }
+    // One that waits for its sweep is not what is meant, but goes as well.
+    const bool known = route != nullptr && (!mixed || route->generation == table.generations.current());
+    if (route != nullptr && !erase(table, prefix, *route, writer, slice)) return;
+    Erased erased = Erased::NotThere;
+    if (mixed && !known) erased = erase_without_id(table, prefix, writer, slice);
+    if (erased == Erased::NoMemory) return;
+    if (route == nullptr && erased == Erased::NotThere) ++slice.unknown;
   }
 }
 
@@ -131,6 +180,8 @@ void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written,
   }
   if (slice.duplicates > 0) stats.add(IngestMetric::UpdatesSuppressedDuplicate, slice.duplicates);
   if (slice.unknown > 0) stats.add(IngestMetric::UpdatesSuppressedUnknown, slice.unknown);
+  if (slice.dropped > 0) [[unlikely]]
+    drop_report_.note(router, announced ? slice.dropped : 0, announced ? 0 : slice.dropped);
   const std::uint32_t suppressed = slice.duplicates + slice.unknown;
   view.published += written;
   view.suppressed += suppressed;
@@ -146,7 +197,7 @@ void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written,
 }
 
 RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
-                                  schema::BatchMeta& meta, Session::Progress& progress) {
+                                  schema::BatchMeta& meta, Session::Progress& progress, bool tell) {
   // The table is far away in memory: it is asked for before the attributes are looked at.
   wire::PrefixReader ahead(field.nlri.subspan(progress.offset_bytes), field.family, progress.path_ids);
   Prefix first;
@@ -162,7 +213,9 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
     batch.next_hop = wire::next_hop_address(field.next_hop.empty() ? attributes.next_hop : field.next_hop);
   }
   SliceWriter writer(context_.ring, meta, batch);
-  const std::uint32_t limit = writer.max_routes();
+  // Where both forms of a route may be there, one withdraw may become two.
+  const unsigned twice = !field.announced && progress.path_ids && table.without_ids ? 1 : 0;
+  const std::uint32_t limit = writer.max_routes() >> twice;
   if (limit == 0) return Outcome::TooLarge;
 
   // Holds a reference of its own, so that the id stays what it is while the slices run.
@@ -183,33 +236,46 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       outcome = Outcome::Malformed;
       break;
     }
-    if (field.announced && progress.path_ids && table.without_ids && !progress.superseded) {
+    if (field.announced && progress.path_ids && table.without_ids && progress.superseded < slice.routes) {
       schema::BatchMeta withdrawal = meta;
       withdrawal.announced = false;
       const schema::BatchAttributes none;
       SliceWriter withdraws(context_.ring, withdrawal, none);
-      if (!withdraws.reserve(slice.routes)) {
+      const bool told = tell && withdraws.reserve(slice.routes);
+      if (!told && !context_.drop_newest) {
         outcome = Outcome::NoRoom;
         break;
       }
       Slice superseded;
       superseded.routes = slice.routes;
-      supersede(table, withdraws, superseded);
-      count(table, superseded, withdraws.commit(), false);
-      progress.superseded = true;
+      superseded.applied = progress.superseded;
+      superseded.plain = told && !table.has_untold;
+      supersede(table, told ? &withdraws : nullptr, superseded);
+      count(table, superseded, told ? withdraws.commit() : 0, false);
+      progress.superseded = superseded.applied;
+      if (superseded.applied < superseded.routes) {
+        outcome = Outcome::NoMemory;
+        break;
+      }
     }
-    if (!writer.reserve(slice.routes)) {
+    const bool told = tell && writer.reserve(slice.routes << twice);
+    if (!told && !context_.drop_newest) {
       outcome = Outcome::NoRoom;
       break;
     }
+    slice.plain = told && !table.has_untold;
     if (field.announced) {
       table.without_ids |= !progress.path_ids;
-      announce(table, attr, progress.path_ids, writer, slice);
+      if (slice.plain) [[likely]] {
+        announce(table, attr, progress.path_ids, writer, slice);
+      } else {
+        announce_untold(table, attr, progress.path_ids, told ? &writer : nullptr, slice);
+      }
     } else {
-      withdraw(table, progress.path_ids, writer, slice);
+      withdraw(table, progress.path_ids, told ? &writer : nullptr, slice);
     }
-    progress.superseded = false;
-    count(table, slice, writer.commit(), field.announced);
+    progress.superseded -= std::min(progress.superseded, slice.applied);
+    count(table, slice, told ? writer.commit() : 0, field.announced);
     if (slice.applied == slice.routes) {
       progress.offset_bytes += static_cast<std::uint32_t>(reader.offset());
     } else {

@@ -5,9 +5,11 @@
 
 #include "common/schema/batch_encoder.h"
 #include "common/wire/bgp_update.h"
+#include "ingestd/drop_report.h"
 #include "ingestd/event_encode.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/shard_context.h"
+#include "ingestd/untold.h"
 
 // Curation: what an UPDATE changes of what downstream was told. Announce what is new or has other attributes,
 // withdraw what was told, say nothing else.
@@ -24,7 +26,8 @@ struct NlriField {
 
 class RibShard {
  public:
-  RibShard(ShardContext& context, PeerTable& peers) : context_(context), peers_(peers) {}
+  RibShard(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report)
+      : context_(context), peers_(peers), untold_(untold), drop_report_(drop_report) {}
 
   enum class Outcome : std::uint8_t {
     Done,
@@ -34,9 +37,10 @@ class RibShard {
     TooLarge,   // no ring record can hold the attributes; nothing was applied
   };
   // Applies the field, from `progress` on, in slices of at most kSliceRoutes routes: room in the ring is
-  // reserved before a slice changes the table. `meta` comes from batch_meta(), with BMP time and port.
+  // reserved before a slice changes the table. `meta` comes from batch_meta(), with BMP time and port. With
+  // drop-newest a slice without room, or with `tell` false, is applied and remembered as not told.
   Outcome apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
-                schema::BatchMeta& meta, Session::Progress& progress);
+                schema::BatchMeta& meta, Session::Progress& progress, bool tell);
 
  private:
   struct Slice {
@@ -46,22 +50,31 @@ class RibShard {
     std::uint32_t unknown = 0;
     std::uint32_t added = 0;
     std::uint32_t erased = 0;
+    std::uint32_t dropped = 0;
+    // It has room, and downstream knows just what the table says: the way that must be fast.
+    bool plain = true;
   };
   // The path attributes but MP_REACH and MP_UNREACH, which differ from message to message with the same
   // routes.
   wire::Bytes without_mp(wire::Bytes all);
+  // These end early when there is no memory. `writer` is null when the slice is not told.
   void announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter& writer, Slice& slice);
-  void withdraw(RibTable& table, bool path_ids, SliceWriter& writer, Slice& slice);
+  void announce_untold(RibTable& table, AttrId attr, bool path_ids, SliceWriter* writer, Slice& slice);
+  void withdraw(RibTable& table, bool path_ids, SliceWriter* writer, Slice& slice);
   // Withdraws what the slice's routes, which have path ids, replace: the same prefixes without one.
-  void supersede(RibTable& table, SliceWriter& writer, Slice& slice);
-  void erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter& writer,
+  void supersede(RibTable& table, SliceWriter* writer, Slice& slice);
+  // False: no memory, nothing has changed.
+  bool erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter* writer,
              Slice& slice);
-  // One path less of the route without id. False if there is none.
-  bool erase_without_id(RibTable& table, Prefix prefix, SliceWriter& writer, Slice& slice);
+  enum class Erased : std::uint8_t { Yes, NotThere, NoMemory };
+  // One path less of the route without id.
+  Erased erase_without_id(RibTable& table, Prefix prefix, SliceWriter* writer, Slice& slice);
   void count(RibTable& table, const Slice& slice, std::uint32_t written, bool announced);
 
   ShardContext& context_;
   PeerTable& peers_;
+  Untold& untold_;
+  DropReport& drop_report_;
   std::array<Prefix, kSliceRoutes> routes_;
   std::array<std::byte, 65536> scratch_;
 };

@@ -31,59 +31,111 @@ void RibSweep::request_all(RibTable& table, Reason reason) {
   request(table, reason);
 }
 
+void RibSweep::ended(RibTable& table) {
+  std::erase(running_, &table);
+  context_.stats.set(IngestMetric::SweepsRunning, running_.size());
+}
+
 bool RibSweep::run(std::size_t steps) {
-  while (steps > 0 && !running_.empty()) {
+  std::size_t refused = 0;
+  bool done_something = running_.empty();
+  while (steps > 0 && !running_.empty() && refused < running_.size()) {
     --steps;
     if (next_ >= running_.size()) next_ = 0;
     switch (step(*running_[next_])) {
-      case Step::More: ++next_; break;
-      case Step::Done:
-        running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(next_));
-        context_.stats.set(IngestMetric::SweepsRunning, running_.size());
+      case Step::More:
+        done_something = true;
+        ++next_;
         break;
-      case Step::NoRoom: return false;
+      case Step::Done:
+        done_something = true;
+        ended(*running_[next_]);
+        break;
+      case Step::NoRoom:
+        if (!context_.drop_newest) return false;
+        // Another one may need no room.
+        ++refused;
+        ++next_;
+        break;
     }
   }
-  return true;
+  return done_something;
 }
 
-RibSweep::Step RibSweep::step(RibTable& table) {
+void RibSweep::run_view(PeerView& view) {
+  view.each_table([this](RibTable& table) {
+    if (table.sweep.running.active && step(table) == Step::Done) ended(table);
+  });
+}
+
+bool RibSweep::withdraw_slice(RibTable& table) {
   PeerView& view = table.view;
   Router& router = *view.peer.router;
   SweepState& sweep = table.sweep;
   Generations& generations = table.generations;
 
-  if (generations.old_routes() > 0) {
-    schema::BatchMeta meta = batch_meta(context_, view);
-    meta.router_port = view.router_port;
-    meta.family = table.family;
-    meta.via_mp = table.family != kIpv4Unicast;
-    meta.synthetic = true;
-    meta.reason = sweep.running.reason;
-    const schema::BatchAttributes attributes;
-    SliceWriter writer(context_.ring, meta, attributes);
-    const std::uint32_t limit = writer.max_routes();
-    if (!writer.reserve(limit)) return Step::NoRoom;
-    table.routes.walk(sweep.cursor, limit, [&](const Prefix& prefix, RouteState& route) {
-      if (!generations.older(route.generation, sweep.running.moment)) return WalkAction::Keep;
+  schema::BatchMeta meta = batch_meta(context_, view);
+  meta.router_port = view.router_port;
+  meta.family = table.family;
+  meta.via_mp = table.family != kIpv4Unicast;
+  meta.synthetic = true;
+  meta.reason = sweep.running.reason;
+  const schema::BatchAttributes attributes;
+  SliceWriter writer(context_.ring, meta, attributes);
+  const std::uint32_t limit = writer.max_routes();
+  // With drop-newest a sweep waits for room like any other, but not where messages wait for it, nor where
+  // nothing of the view may be told yet.
+  const bool tellable = !context_.drop_newest || Untold::same_identity(view);
+  const bool told = tellable && writer.reserve(limit);
+  if (!told && tellable && !(context_.drop_newest && view.identity_changes)) return false;
+
+  const bool plain = told && !table.has_untold;
+  const WalkCursor before = sweep.cursor;
+  std::uint32_t erased = 0;
+  std::uint32_t dropped = 0;
+  bool no_memory = false;
+  table.routes.walk(sweep.cursor, limit, [&](const Prefix& prefix, RouteState& route) {
+    if (no_memory || !generations.older(route.generation, sweep.running.moment)) return WalkAction::Keep;
+    if (plain) {
       writer.add(prefix);
-      generations.erased(route.generation);
-      context_.attributes.unref(route.attr);
-      return WalkAction::Erase;
-    });
-    const std::uint32_t withdrawn = writer.commit();
-    if (withdrawn > 0) {
-      context_.stats.add(IngestMetric::UpdatesWithdrawn, withdrawn);
-      context_.stats.add(IngestMetric::UpdatesSynthetic, withdrawn);
-      context_.stats.add(IngestMetric::RingRecords);
-      context_.routes -= withdrawn;
-      router.routes -= withdrawn;
-      router.published += withdrawn;
-      view.routes -= withdrawn;
-      view.published += withdrawn;
-      view.synthetic += withdrawn;
-      peers_.touch(view);
+    } else {
+      switch (untold_.withdraw(table, prefix, route, told, sweep.running.reason)) {
+        case Untold::Outcome::Tell: writer.add(prefix); break;
+        case Untold::Outcome::Suppress: break;
+        case Untold::Outcome::Dropped: ++dropped; break;
+        case Untold::Outcome::NoMemory: no_memory = true; return WalkAction::Keep;
+      }
     }
+    generations.erased(route.generation);
+    context_.attributes.unref(route.attr);
+    ++erased;
+    return WalkAction::Erase;
+  });
+  const std::uint32_t withdrawn = told ? writer.commit() : 0;
+  if (withdrawn > 0) {
+    context_.stats.add(IngestMetric::UpdatesWithdrawn, withdrawn);
+    context_.stats.add(IngestMetric::UpdatesSynthetic, withdrawn);
+    context_.stats.add(IngestMetric::RingRecords);
+    router.published += withdrawn;
+    view.published += withdrawn;
+    view.synthetic += withdrawn;
+  }
+  if (erased > 0) {
+    context_.routes -= erased;
+    router.routes -= erased;
+    view.routes -= erased;
+    peers_.touch(view);
+  }
+  if (dropped > 0) drop_report_.note(router, 0, dropped);
+  if (no_memory) sweep.cursor = before;  // they are looked at again
+  return !no_memory;
+}
+
+RibSweep::Step RibSweep::step(RibTable& table) {
+  SweepState& sweep = table.sweep;
+  Generations& generations = table.generations;
+  if (generations.old_routes() > 0) {
+    if (!withdraw_slice(table)) return Step::NoRoom;
     if (!sweep.cursor.done && generations.old_routes() > 0) return Step::More;
   }
 

@@ -4,8 +4,10 @@
 #include <vector>
 
 #include "common/base/types.h"
+#include "ingestd/drop_report.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/shard_context.h"
+#include "ingestd/untold.h"
 
 // Synthetic withdraws in bounded steps (docs/decisions/0006-resync-and-sweeps.md). A sweep withdraws the
 // routes that are older than the moment at which it was asked for; what is announced meanwhile is newer and
@@ -14,7 +16,8 @@ namespace arancini::ingestd {
 
 class RibSweep {
  public:
-  RibSweep(ShardContext& context, PeerTable& peers) : context_(context), peers_(peers) {}
+  RibSweep(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report)
+      : context_(context), peers_(peers), untold_(untold), drop_report_(drop_report) {}
 
   // Withdraws all routes of the table that are not of its current generation. One sweep runs per table;
   // another one waits for its end.
@@ -22,17 +25,25 @@ class RibSweep {
   // Withdraws all that is there now: request() behind a new generation.
   void request_all(RibTable& table, Reason reason);
 
-  // Does up to `steps` steps of kSliceRoutes routes, tables in turn. False: the ring is full.
+  // Does up to `steps` steps of kSliceRoutes routes, tables in turn. False: nothing could be done, the ring
+  // is full.
   bool run(std::size_t steps);
+  // A step of each sweep of the view.
+  void run_view(PeerView& view);
   [[nodiscard]] bool idle() const { return running_.empty(); }
   [[nodiscard]] std::size_t running() const { return running_.size(); }
 
  private:
   enum class Step { More, Done, NoRoom };
   Step step(RibTable& table);
+  void ended(RibTable& table);
+  // One slice of routes that are older than the sweep's moment. False: no room.
+  bool withdraw_slice(RibTable& table);
 
   ShardContext& context_;
   PeerTable& peers_;
+  Untold& untold_;
+  DropReport& drop_report_;
   std::vector<RibTable*> running_;
   std::size_t next_ = 0;
 };

@@ -64,8 +64,9 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     if (index != kNoTable && view->tables[index]) resync.end_of_rib(*view->tables[index]);
     return Applied::Done;
   }
-  if (!separate_identities(*view)) return Applied::NoRoom;
-  return apply_fields(session, *view, header, update, message);
+  const bool tell = context.drop_newest ? may_tell(*view) : barriers.separate_identities(*view);
+  if (!tell && !context.drop_newest) return Applied::NoRoom;
+  return apply_fields(session, *view, header, update, message, tell);
 }
 
 void Shard::Impl::note_disposition(Session& session, PeerView& view, const wire::Update& update) {
@@ -109,7 +110,7 @@ bool Shard::Impl::judge(Session& session, RibTable& table, const NlriField& fiel
 }
 
 Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
-                                         const wire::Update& update, wire::Bytes message) {
+                                         const wire::Update& update, wire::Bytes message, bool tell) {
   std::array<NlriField, 4> fields = fields_of(update);
   schema::BatchMeta meta = batch_meta(context, view);
   meta.bmp_timestamp_ns = header.timestamp_ns;
@@ -141,7 +142,7 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
       malformed_at(0);
       continue;
     }
-    RibShard::Outcome outcome = rib.apply(table, field, update.attributes, meta, progress);
+    RibShard::Outcome outcome = rib.apply(table, field, update.attributes, meta, progress, tell);
     if (outcome == RibShard::Outcome::TooLarge && field.announced) {
       // It cannot be told, and what was told is no longer true.
       if (!progress.active) {
@@ -149,7 +150,7 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
         fault(session, &view.peer, ErrorCode::RecordTooLarge, kType, kPduOffset, "routes withdrawn");
       }
       field.announced = false;
-      outcome = rib.apply(table, field, update.attributes, meta, progress);
+      outcome = rib.apply(table, field, update.attributes, meta, progress, tell);
     }
     switch (outcome) {
       case RibShard::Outcome::Done: break;

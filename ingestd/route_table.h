@@ -18,7 +18,7 @@ namespace arancini::ingestd {
 
 // RouteState::flags. The rest is free for the curation.
 inline constexpr std::uint8_t kRouteTold = 0x01;   // downstream was told this route
-inline constexpr std::uint8_t kRouteDirty = 0x02;  // what downstream was told differs from the table
+inline constexpr std::uint8_t kRouteDirty = 0x02;  // what downstream was told differs: see untold.h
 inline constexpr std::uint8_t kRouteStale = 0x04;  // not refreshed since the session or peer came back
 inline constexpr std::uint8_t kRouteGone = 0x08;   // withdrawn by the router, withdraw not told yet
 // Two bits of policy verdict: 0 not judged.

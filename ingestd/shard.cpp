@@ -1,5 +1,6 @@
 #include "ingestd/shard.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -12,10 +13,17 @@ namespace {
 
 // Steps of kSliceRoutes routes per do_work(): about a tenth of a millisecond.
 constexpr std::size_t kSweepSteps = 4;
+// Steps of Reconcile::kStepRoutes routes, each possibly with attributes of its own: a few tenths of one.
+constexpr std::size_t kReconcileSteps = 4;
 // Segments of discarded tables freed per do_work().
 constexpr std::size_t kReclaimSegments = 8;
 // How soon a sweep that found the ring full tries again.
 constexpr std::uint64_t kRetryNs = 1'000'000;
+
+// The earlier of two times, of which 0 is never.
+std::uint64_t sooner(std::uint64_t a, std::uint64_t b) {
+  return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b);
+}
 
 std::string_view text_of(wire::Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
@@ -27,9 +35,13 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
                   const HashSeed& seed)
     : context(config, ring, stats, log, clock, seed),
       peers(context),
-      rib(context, peers),
-      sweep(context, peers),
-      resync(context, sweep) {
+      barriers(context, peers),
+      untold(context, peers),
+      drop_report(context, peers),
+      rib(context, peers, untold, drop_report),
+      sweep(context, peers, untold, drop_report),
+      resync(context, sweep),
+      reconcile(context, peers, untold, barriers) {
   stats.set(IngestMetric::RingCapacityBytes, ring.capacity_bytes());
 }
 
@@ -271,6 +283,21 @@ void Shard::Impl::malformed(Session& session, const Peer* peer, PeerView* view, 
   fault(session, peer, code, type, offset_bytes, {});
 }
 
+void Shard::Impl::tell_dropped(Work& work) {
+  work.next_deadline_ns = sooner(work.next_deadline_ns, drop_report.run(reconcile.has_room()));
+  if (!reconcile.run(kReconcileSteps)) {
+    work.next_deadline_ns = sooner(work.next_deadline_ns, context.now_ns + kRetryNs);
+  } else if (!reconcile.idle()) {
+    work.more = true;
+  }
+  context.stats.set(IngestMetric::RoutesUntold, context.untold.entries);
+}
+
+void Shard::finish() {
+  impl_->context.read_clock();
+  impl_->drop_report.finish();
+}
+
 Shard::Work Shard::do_work() {
   Impl& s = *impl_;
   ShardContext& context = s.context;
@@ -281,10 +308,11 @@ Shard::Work Shard::do_work() {
   if (!s.sweep.run(kSweepSteps)) {
     // Room comes from the reader: looking again at once would only burn the core.
     const std::uint64_t retry = context.now_ns + kRetryNs;
-    work.next_deadline_ns = work.next_deadline_ns == 0 ? retry : std::min(work.next_deadline_ns, retry);
+    work.next_deadline_ns = sooner(work.next_deadline_ns, retry);
   } else {
     work.more = !s.sweep.idle();
   }
+  if (context.drop_newest) s.tell_dropped(work);
   if (context.pool.has_discarded()) work.more = !context.pool.reclaim_some(kReclaimSegments) || work.more;
 
   s.peers.write_rows();

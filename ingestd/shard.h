@@ -43,7 +43,8 @@ class Shard {
     Done,    // the message is applied, all its records are appended
     NoRoom,  // the ring is full: nothing, or a whole number of slices, was applied. Call again with the same
              // message (its bytes may have moved) before any other of the session, when there is room, or
-             // after the next do_work(); the slices that are done are not done again
+             // after the next do_work(); the slices that are done are not done again. With drop-newest only
+             // for want of memory, or while a peer's former routes are given up in slices
   };
   // One whole BMP message (wire::next_frame said Ready). Malformed content is counted and located, never
   // fatal. The clock is read at the first call after do_work(): all messages of a loop have the same receive
@@ -70,10 +71,14 @@ class Shard {
   // Timers and a bounded slice of sweeps. Call once per loop.
   Work do_work();
 
+  // The process ends: says what was dropped and not told yet, as far as there is room. publish() follows.
+  void finish();
+
   // Makes all appended records visible to the reader. Call once per loop, after apply() and do_work().
   void publish() { ring_.publish(); }
 
   struct Impl;
+  [[nodiscard]] Impl& impl() { return *impl_; }  // for tests: what the tables hold
 
  private:
   RingWriter& ring_;

@@ -14,6 +14,11 @@
 // What the parts of one shard share: where they write, and what time it is.
 namespace arancini::ingestd {
 
+// Entries of the tables' `untold`: all, those that downstream knows, and those that have no route any more.
+struct UntoldCounts {
+  std::uint64_t entries = 0, told = 0, gone = 0;
+};
+
 struct ShardContext {
   ShardContext(const Config& config, RingWriter& ring_writer, StatsWriter& stats_writer, Logger& logger,
                const Clock& time_source, const HashSeed& seed)
@@ -23,6 +28,7 @@ struct ShardContext {
         clock(time_source),
         pool({.seed = seed}),
         attributes(pool),
+        drop_newest(config.ring.when_full == WhenRingFull::DropNewest),
         grace_ns(to_ns(config.curation.session_grace_s)),
         resync_timeout_ns(to_ns(config.curation.resync_timeout_s)),
         resync_settle_ns(to_ns(config.curation.resync_settle_s)) {
@@ -40,13 +46,16 @@ struct ShardContext {
   const Clock& clock;
   SegmentPool pool;
   AttributeStore attributes;
+  // What finds no room in the ring is applied and not told, instead of making the session wait.
+  const bool drop_newest;
   const std::uint64_t grace_ns;
   const std::uint64_t resync_timeout_ns;
   const std::uint64_t resync_settle_ns;
 
   std::uint64_t now_ns = 0;       // CLOCK_BOOTTIME, as of the last read_clock()
   std::uint64_t realtime_ns = 0;  // CLOCK_REALTIME
-  std::uint64_t routes = 0;       // told and not withdrawn, of all tables
+  std::uint64_t routes = 0;       // of all tables
+  UntoldCounts untold;
 
  private:
   static std::uint64_t to_ns(double seconds) {

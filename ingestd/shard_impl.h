@@ -7,12 +7,16 @@
 #include "common/metrics/metric_list.h"
 #include "common/wire/bgp_update.h"
 #include "common/wire/bmp.h"
+#include "ingestd/barriers.h"
+#include "ingestd/drop_report.h"
 #include "ingestd/peer_table.h"
+#include "ingestd/reconcile.h"
 #include "ingestd/resync.h"
 #include "ingestd/rib_shard.h"
 #include "ingestd/rib_sweep.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_context.h"
+#include "ingestd/untold.h"
 
 namespace arancini::ingestd {
 
@@ -24,6 +28,9 @@ struct Shard::Impl {
 
   Applied dispatch(Session& session, wire::Bytes message);
   void information(Session& session, wire::Bytes message);
+
+  // Events about what was dropped, and a bounded part of it.
+  void tell_dropped(Work& work);
 
   // The session waits for room, or no longer does.
   void set_waiting(Session& session, bool throttled, bool in_progress);
@@ -38,10 +45,9 @@ struct Shard::Impl {
   bool adopt_identity(PeerView& view, const wire::PerPeerHeader& header);
   // A peer's new AS number is published once what was told under the old one is withdrawn. False: not yet.
   bool settle_identity(PeerView& view);
-  // Subjects name the AS number, and order holds within a subject: between records under two numbers stands a
-  // barrier. False: no room for it yet.
-  bool separate_identities(PeerView& view);
-  bool append_barrier(std::uint32_t router_row);
+  // Nothing stands between the view and what is told of it next. False: withdraws under its former AS number
+  // that were dropped, or a barrier for which there is no room.
+  bool may_tell(PeerView& view);
   // The session is not heard about the view.
   static void supersede(Session& session, PeerView& view);
   // The session will be closed by the loop, and is not heard until then.
@@ -51,7 +57,7 @@ struct Shard::Impl {
 
   Applied route_monitoring(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
   Applied apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
-                       const wire::Update& update, wire::Bytes message);
+                       const wire::Update& update, wire::Bytes message, bool tell);
   void note_disposition(Session& session, PeerView& view, const wire::Update& update);
   bool judge(Session& session, RibTable& table, const NlriField& field);
 
@@ -65,9 +71,13 @@ struct Shard::Impl {
 
   ShardContext context;
   PeerTable peers;
+  Barriers barriers;
+  Untold untold;
+  DropReport drop_report;
   RibShard rib;
   RibSweep sweep;
   Resync resync;
+  Reconcile reconcile;
   std::vector<SessionId> to_close;
   bool clock_is_fresh = false;
 };

@@ -26,6 +26,7 @@ class ShardSink final : public SessionSink {
   void set_throttled(SessionId session, bool throttled) override { shard_.set_throttled(session, throttled); }
   std::optional<SessionId> take_session_to_close() override { return shard_.take_session_to_close(); }
   Shard::Work do_work() override { return shard_.do_work(); }
+  void finish() override { shard_.finish(); }
   void publish() override { shard_.publish(); }
   void heartbeat(std::uint64_t boottime_ns) override {
     ring_.heartbeat(boottime_ns);

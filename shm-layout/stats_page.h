@@ -13,7 +13,7 @@
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kStatsMagic = 0x5354415449434e41ULL;  // "ANCITATS" in memory order
-inline constexpr std::uint32_t kStatsAbiVersion = 1;
+inline constexpr std::uint32_t kStatsAbiVersion = 2;
 
 enum class ProcessKind : std::uint32_t { Ingestd = 1, Publishd = 2, Curated = 3 };
 
@@ -64,10 +64,11 @@ struct alignas(kLineBytes) RouterRow {
   std::uint64_t malformed;
   std::uint64_t updates_published;  // written to the ring
   std::uint64_t updates_suppressed;
-  std::uint64_t routes;     // told and not withdrawn
-  std::uint32_t throttled;  // 1 while the session waits for room in the ring
-  std::uint32_t reserved0;
-  std::uint8_t reserved1[16];
+  std::uint64_t routes;                 // told and not withdrawn
+  std::uint32_t throttled;              // 1 while the session waits for room in the ring
+  std::uint32_t routes_untold;          // what was told of them differs from what the router has, for now
+  std::uint64_t announcements_dropped;  // not told when they came, for want of room in the ring
+  std::uint64_t withdraws_dropped;
   char sys_name[kStatsTextBytes];  // from Initiation, UTF-8, cut, zero-terminated
   char sys_descr[kStatsTextBytes];
   char last_error_text[kStatsTextBytes];
@@ -148,6 +149,9 @@ inline constexpr std::uint64_t kStatsLayoutHash = [] {
                               offsetof(RouterRow, updates_suppressed),
                               offsetof(RouterRow, routes),
                               offsetof(RouterRow, throttled),
+                              offsetof(RouterRow, routes_untold),
+                              offsetof(RouterRow, announcements_dropped),
+                              offsetof(RouterRow, withdraws_dropped),
                               offsetof(RouterRow, sys_name),
                               offsetof(RouterRow, sys_descr),
                               offsetof(RouterRow, last_error_text),

@@ -273,6 +273,9 @@ ordered_json to_json(const pb::Router& r) {
           {"updates", r.updates()},
           {"suppressed", r.suppressed()},
           {"routes", r.routes()},
+          {"announcements_dropped", r.announcements_dropped()},
+          {"withdraws_dropped", r.withdraws_dropped()},
+          {"routes_untold", r.routes_untold()},
           {"throttled", r.throttled()},
           {"last_error", r.last_error()},
           {"last_error_code", r.last_error_code()}};

@@ -91,6 +91,17 @@ constexpr std::array kIngest{
     entry(I::RecordsTooLarge, "arancini_ingest_records_too_large_total", kCounter,
           "Announcements withdrawn because no ring record can hold their attributes."),
     entry(I::IoSyscalls, "arancini_ingest_io_syscalls_total", kCounter, "System calls made for sockets."),
+    entry(I::AnnouncementsDropped, "arancini_ingest_announcements_dropped_total", kCounter,
+          "Announcements not told when they came because the ring was full (ring.when_full = drop-newest)."),
+    entry(I::WithdrawsDropped, "arancini_ingest_withdraws_dropped_total", kCounter,
+          "Withdraws not told when they came because the ring was full (ring.when_full = drop-newest)."),
+    entry(
+        I::RoutesUntold, "arancini_ingest_routes_untold", kGauge,
+        "Routes of which downstream was told something else than the router says now; they are told when the "
+        "ring has room."),
+    entry(I::UpdatesReconciled, "arancini_ingest_updates_reconciled_total", kCounter,
+          "Updates that tell what was dropped; also counted as announced or withdrawn."),
+    entry(I::EventsWritten, "arancini_ingest_events_total", kCounter, "Events written to the ring."),
 };
 
 using P = PublishMetric;

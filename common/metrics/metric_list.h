@@ -56,13 +56,18 @@ enum class IngestMetric : std::size_t {
   RingFullEvents,
   SweepsRunning,
   LoopIterations,
-  HandoversFailed,     // misplaced sessions closed because their owner did not take them
-  AcceptErrors,        // no descriptors or no memory for a new connection
-  UnknownPeers,        // routes without Peer Up, accepted
-  MessagesSuperseded,  // skipped: a newer session tells that table
-  OverLimit,           // messages and sessions skipped for want of a row
-  RecordsTooLarge,     // attributes that no ring record can hold; routes withdrawn
-  IoSyscalls,          // of the socket backend
+  HandoversFailed,       // misplaced sessions closed because their owner did not take them
+  AcceptErrors,          // no descriptors or no memory for a new connection
+  UnknownPeers,          // routes without Peer Up, accepted
+  MessagesSuperseded,    // skipped: a newer session tells that table
+  OverLimit,             // messages and sessions skipped for want of a row
+  RecordsTooLarge,       // attributes that no ring record can hold; routes withdrawn
+  IoSyscalls,            // of the socket backend
+  AnnouncementsDropped,  // not told when they came, for want of room (ring.when_full = "drop-newest")
+  WithdrawsDropped,
+  RoutesUntold,       // what was told of them differs from what the router has
+  UpdatesReconciled,  // told later; also in UpdatesAnnounced and UpdatesWithdrawn
+  EventsWritten,      // to the ring
   Count
 };
 

@@ -305,6 +305,9 @@ std::vector<StatsReader::Router> StatsReader::routers() const {
     r.updates_published = field<std::uint64_t>(row, offsetof(Row, updates_published));
     r.updates_suppressed = field<std::uint64_t>(row, offsetof(Row, updates_suppressed));
     r.routes = field<std::uint64_t>(row, offsetof(Row, routes));
+    r.routes_untold = field<std::uint32_t>(row, offsetof(Row, routes_untold));
+    r.announcements_dropped = field<std::uint64_t>(row, offsetof(Row, announcements_dropped));
+    r.withdraws_dropped = field<std::uint64_t>(row, offsetof(Row, withdraws_dropped));
     r.throttled = field<std::uint32_t>(row, offsetof(Row, throttled)) != 0;
     r.sys_name = text_field(row, offsetof(Row, sys_name));
     r.sys_descr = text_field(row, offsetof(Row, sys_descr));

@@ -119,7 +119,9 @@ class StatsReader {
     shm::RouterState state{};
     std::uint32_t peers_up = 0, last_error = 0;
     std::uint64_t connected_realtime_ns = 0, last_message_realtime_ns = 0, messages = 0, bytes = 0,
-                  malformed = 0, updates_published = 0, updates_suppressed = 0, routes = 0;
+                  malformed = 0, updates_published = 0, updates_suppressed = 0, routes = 0,
+                  announcements_dropped = 0, withdraws_dropped = 0;
+    std::uint32_t routes_untold = 0;
     bool throttled = false;
     std::string sys_name, sys_descr, last_error_text;
   };

@@ -103,18 +103,14 @@ void RingWriter::append(const shm::RecordHeader& header) {
   }
   if (header.first_sequence != raw(next_sequence_)) broken("record does not continue the sequence");
   const auto kind = static_cast<shm::RecordKind>(header.kind);
-  switch (kind) {
-    case shm::RecordKind::UpdateBatch:
-      if (header.count == 0) broken("batch without updates");
-      break;
-    case shm::RecordKind::Barrier: break;
-    case shm::RecordKind::Event:
-      if (header.count != 0) broken("event with updates");
-      if (header.event_sequence != next_event_sequence_) broken("event does not continue the sequence");
-      ++next_event_sequence_;
-      break;
-    case shm::RecordKind::Padding:
-    default: broken("record of an unknown kind");
+  if (kind == shm::RecordKind::UpdateBatch) [[likely]] {
+    if (header.count == 0) broken("batch without updates");
+  } else if (kind == shm::RecordKind::Event) {
+    if (header.count != 0) broken("event with updates");
+    if (header.event_sequence != next_event_sequence_) broken("event does not continue the sequence");
+    ++next_event_sequence_;
+  } else if (kind != shm::RecordKind::Barrier) {
+    broken("record of an unknown kind");
   }
   std::memcpy(data_ + (raw(tail_) & (capacity_ - 1)), &header, sizeof header);
   tail_ = tail_ + header.size_bytes;

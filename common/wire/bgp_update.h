@@ -113,6 +113,10 @@ struct Update {
 // trailing TLVs). `as2_flag`: the per-peer header's A flag.
 Update parse_update(Bytes bgp_message, bool as2_flag);
 
+// The path attributes of an UPDATE that parse_update() has taken, without those that carry NLRI (MP_REACH,
+// MP_UNREACH): as it saw them. `as2`: Attributes::as2 of then.
+Attributes parse_attributes(Bytes attributes, bool as2);
+
 // The BGP PDU of a Route Monitoring message: behind the per-peer header, cut to the PDU's own length. Empty
 // when the marker or length is bad, with `error` set.
 Bytes route_monitoring_pdu(Bytes bmp_message, ErrorCode& error);

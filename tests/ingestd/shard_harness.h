@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -20,8 +21,11 @@
 #include "common/ring/ring_file.h"
 #include "common/ring/ring_reader.h"
 #include "common/ring/ring_writer.h"
+#include "common/schema/event_decode.h"
 #include "common/schema/update_decode.h"
+#include "common/wire/bgp_update.h"
 #include "ingestd/shard.h"
+#include "ingestd/shard_impl.h"
 #include "tests/ingestd/bmp_builder.h"
 
 // A shard on a real ring in a temporary directory, with a reader that folds what was written and checks on
@@ -82,9 +86,11 @@ class ShardHarness {
     double grace_s = 300, resync_timeout_s = 300, resync_settle_s = 5;
     bool keep_updates = true;
     bool keep_bytes = false;
+    bool drop_newest = false;
   };
   ShardHarness() : ShardHarness(Options{}) {}
   explicit ShardHarness(const Options& options) : options_(options) {
+    if (options.drop_newest) config_.ring.when_full = WhenRingFull::DropNewest;
     config_.curation.session_grace_s = options.grace_s;
     config_.curation.resync_timeout_s = options.resync_timeout_s;
     config_.curation.resync_settle_s = options.resync_settle_s;
@@ -144,7 +150,8 @@ class ShardHarness {
       const Shard::Work work = shard_->do_work();
       shard_->publish();
       drain();
-      if (!work.more && metric(IngestMetric::SweepsRunning) == 0) return;
+      if (!work.more && metric(IngestMetric::SweepsRunning) == 0 && metric(IngestMetric::RoutesUntold) == 0)
+        return;
     }
     FAIL() << "sweeps never end";
   }
@@ -156,13 +163,105 @@ class ShardHarness {
   // Reads up to `records` records and folds them.
   std::size_t drain(std::size_t records = SIZE_MAX) {
     std::size_t n = 0;
-    RingRecord record;
-    while (n < records && reader_->next(record) == RingReader::Status::Record) {
-      ++n;
-      fold(record);
+    for (; n < records && !folded_.empty(); ++n) {
+      reader_->release(folded_.front());
+      folded_.pop_front();
     }
-    reader_->release(reader_->cursor());
+    RingRecord record;
+    for (; n < records && reader_->next(record) == RingReader::Status::Record; ++n) {
+      fold(record);
+      reader_->release(record.end);
+    }
     return n;
+  }
+  // Writes barriers about nobody until there is room for `leave_bytes` at most.
+  void fill(std::uint32_t leave_bytes = 0) {
+    for (std::uint32_t bytes = writer_->max_record_bytes(); bytes >= sizeof(shm::RecordHeader);) {
+      if (!writer_->has_room(bytes + leave_bytes)) {
+        bytes = bytes / 2 & ~7U;
+        continue;
+      }
+      (void)writer_->claim(bytes);
+      shm::RecordHeader header{};
+      header.size_bytes = bytes;
+      header.kind = static_cast<std::uint8_t>(shm::RecordKind::Barrier);
+      header.first_sequence = raw(writer_->next_sequence());
+      header.router_id = kNobody;
+      writer_->append(header);
+    }
+    writer_->publish();
+  }
+  // Folds all that is written, and leaves it in the ring for drain(): no room comes of it.
+  void peek() {
+    shard_->publish();
+    RingRecord record;
+    while (reader_->next(record) == RingReader::Status::Record) {
+      fold(record);
+      folded_.push_back(record.end);
+    }
+  }
+  // What the shard believes it has told is what the records say; its flags and counts agree with its tables.
+  void expect_told_is_what_was_written() {
+    peek();
+    ingestd::Shard::Impl& s = shard_->impl();
+    std::map<RouteKey, ToldRoute> believed;
+    ingestd::UntoldCounts all;
+    s.peers.each_view([&](ingestd::PeerView& view) {
+      ingestd::UntoldCounts counts;
+      std::uint64_t routes = 0;
+      view.each_table([&](ingestd::RibTable& table) {
+        ASSERT_TRUE(table.untold.size() == 0 || table.has_untold);
+        const auto told = [&](const Prefix& prefix, ingestd::AttrId attr) {
+          ASSERT_TRUE(view.told_asn.has_value());
+          believed.emplace(key_of(table, prefix), told_route(attr, *view.told_asn));
+        };
+        ingestd::WalkCursor cursor;
+        while (!cursor.done) {
+          table.routes.walk(cursor, 1000, [&](const Prefix& prefix, ingestd::RouteState& route) {
+            ++routes;
+            const ingestd::RouteState* entry = table.untold.find(prefix);
+            EXPECT_EQ((route.flags & ingestd::kRouteDirty) != 0, entry != nullptr);
+            const bool known = entry == nullptr || (entry->flags & ingestd::kRouteTold) != 0;
+            EXPECT_EQ((route.flags & ingestd::kRouteTold) != 0, known);
+            EXPECT_TRUE(entry != nullptr || ingestd::Untold::same_identity(view));
+            if (entry == nullptr) told(prefix, route.attr);
+            return ingestd::WalkAction::Keep;
+          });
+        }
+        cursor = {};
+        while (!cursor.done) {
+          table.untold.walk(cursor, 1000, [&](const Prefix& prefix, ingestd::RouteState& entry) {
+            const bool known = (entry.flags & ingestd::kRouteTold) != 0;
+            const bool gone = (entry.flags & ingestd::kRouteGone) != 0;
+            EXPECT_EQ(gone, table.routes.find(prefix) == nullptr);
+            EXPECT_TRUE(known || !gone);
+            ++counts.entries;
+            counts.told += known ? 1 : 0;
+            counts.gone += gone ? 1 : 0;
+            if (known) told(prefix, entry.attr);
+            return ingestd::WalkAction::Keep;
+          });
+        }
+      });
+      EXPECT_EQ(view.routes, routes);
+      EXPECT_EQ(view.untold.entries, counts.entries);
+      EXPECT_EQ(view.untold.told, counts.told);
+      EXPECT_EQ(view.untold.gone, counts.gone);
+      all.entries += counts.entries;
+      all.told += counts.told;
+      all.gone += counts.gone;
+    });
+    EXPECT_EQ(s.context.untold.entries, all.entries);
+    EXPECT_EQ(s.context.untold.told, all.told);
+    EXPECT_EQ(s.context.untold.gone, all.gone);
+    ASSERT_EQ(believed.size(), table_.size());
+    for (const auto& [key, route] : table_) {
+      const auto found = believed.find(key);
+      ASSERT_NE(found, believed.end()) << key.prefix.to_string();
+      ASSERT_EQ(found->second.med, route.med) << key.prefix.to_string();
+      ASSERT_EQ(found->second.next_hop, route.next_hop) << key.prefix.to_string();
+      ASSERT_EQ(found->second.peer_asn, route.peer_asn) << key.prefix.to_string();
+    }
   }
 
   [[nodiscard]] const std::map<RouteKey, ToldRoute>& table() const { return table_; }
@@ -170,6 +269,7 @@ class ShardHarness {
   // Read so far.
   [[nodiscard]] std::uint64_t barriers() const { return barriers_; }
   [[nodiscard]] std::uint64_t barriers_for_all() const { return barriers_for_all_; }
+  [[nodiscard]] std::vector<schema::EventFields>& events() { return events_; }
   [[nodiscard]] const Buffer& bytes() const { return bytes_; }
   // Updates since the last call.
   std::vector<schema::DecodedUpdate> take_updates() {
@@ -179,6 +279,8 @@ class ShardHarness {
   }
 
  private:
+  static constexpr std::uint32_t kNobody = 9999;
+
   void start() {
     shard_ = std::make_unique<Shard>(config_, *writer_, *stats_, logger(), clock_, HashSeed{.a = 1, .b = 2});
   }
@@ -201,10 +303,38 @@ class ShardHarness {
     if (at != payload.end()) bytes_.insert(bytes_.end(), at + 16, payload.end());
   }
 
+  static RouteKey key_of(ingestd::RibTable& table, const Prefix& prefix) {
+    const ingestd::Peer& peer = table.view.peer;
+    return {peer.router->address,   peer.key.address, peer.key.type,
+            peer.key.distinguisher, table.view.view,  table.family,
+            prefix_address(prefix), prefix.length,    prefix.path_id};
+  }
+  ToldRoute told_route(ingestd::AttrId id, std::uint32_t asn) {
+    const ingestd::AttrKey parts = shard_->impl().context.attributes.parts(id);
+    const wire::Attributes a = wire::parse_attributes(parts.attributes, parts.flags.front() != std::byte{0});
+    return {{},
+            wire::next_hop_address(parts.next_hop.empty() ? a.next_hop : parts.next_hop),
+            a.med.empty() ? 0 : wire::load_be32(a.med.data()),
+            asn};
+  }
+
   void fold(const RingRecord& record) {
     if (options_.keep_bytes) keep(record.payload);
+    if (record.header.kind == static_cast<std::uint8_t>(shm::RecordKind::Event)) {
+      ASSERT_EQ(record.header.first_sequence, next_sequence_);
+      schema::EventFields event;
+      ASSERT_EQ(schema::decode_event(record.payload, event), std::nullopt);
+      ASSERT_EQ(event.writer, reader_->writer_id());
+      ASSERT_EQ(event.sequence, record.header.event_sequence);
+      ASSERT_EQ(event.sequence, next_event_sequence_);
+      ASSERT_EQ(event.last_update_sequence, next_sequence_ - 1);
+      ++next_event_sequence_;
+      events_.push_back(std::move(event));
+      return;
+    }
     if (record.header.kind == static_cast<std::uint8_t>(shm::RecordKind::Barrier)) {
       ASSERT_EQ(record.header.first_sequence, next_sequence_);
+      if (record.header.router_id == kNobody) return;
       ++barriers_;
       if (record.header.router_id == shm::kAllRouters) {
         ++barriers_for_all_;
@@ -263,6 +393,9 @@ class ShardHarness {
   std::vector<schema::DecodedUpdate> updates_;
   Buffer bytes_;
   std::uint64_t next_sequence_ = 1;
+  std::uint64_t next_event_sequence_ = 1;
+  std::vector<schema::EventFields> events_;
+  std::deque<RingPosition> folded_;  // ends of records that are read and not released
 };
 
 }  // namespace arancini::testing

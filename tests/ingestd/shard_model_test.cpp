@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <deque>
 #include <random>
+#include <span>
 
 #include "ingestd/shard.h"
 #include "tests/ingestd/bmp_builder.h"
@@ -57,8 +58,9 @@ struct SimRouter {
 
 class Simulation {
  public:
-  explicit Simulation(std::uint64_t seed)
+  explicit Simulation(std::uint64_t seed, bool drop_newest = false)
       : rng_(seed),
+        drop_newest_(drop_newest),
         reader_comes_(seed % 2 == 0),
         h_({.ring_bytes = 64 * 1024,
             .routers = 4,
@@ -66,7 +68,8 @@ class Simulation {
             .grace_s = seed % 5 == 0 ? 0.0 : 60.0,
             .resync_timeout_s = 100,
             .resync_settle_s = 5,
-            .keep_updates = false}) {
+            .keep_updates = false,
+            .drop_newest = drop_newest}) {
     for (unsigned r = 0; r < 2; ++r) {
       SimRouter router;
       router.address = r == 0 ? "192.0.2.1" : "2001:db8::9";
@@ -98,6 +101,7 @@ class Simulation {
       for (unsigned i = 0; i < events; ++i) event();
       quiesce();
       compare();
+      if (drop_newest_) compare_counts();
     }
   }
 
@@ -309,6 +313,16 @@ class Simulation {
   void pump(Sender& feed, unsigned n) {
     for (; n > 0 && !feed.queue.empty(); --n) {
       if (h_.shard().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom) {
+        if (drop_newest_) {
+          // Never for want of room.
+          unsigned again = 0;
+          do {
+            ASSERT_LT(again++, 64U) << "waits for room";
+            h_.shard().do_work();
+          } while (h_.shard().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom);
+          feed.queue.pop_front();
+          continue;
+        }
         if (chance(50)) h_.shard().set_throttled(feed.session, true);
         return;
       }
@@ -400,6 +414,12 @@ class Simulation {
       case 14:
         if (f.connected) pump(f, 1 + pick(80));
         break;
+      case 16:
+        if (chance(20)) h_.expect_told_is_what_was_written();
+        break;
+      case 17:
+        if (drop_newest_ && chance(30)) h_.fill(pick(4000));
+        break;
       default: change_routes(router); break;
     }
     close_what_must_be_closed();
@@ -468,6 +488,36 @@ class Simulation {
     FAIL();
   }
 
+  // Every drop is told by exactly one event, and by the router's row.
+  void compare_counts() {
+    h_.expect_told_is_what_was_written();
+    std::map<IpAddress, std::pair<std::uint64_t, std::uint64_t>> dropped, reconciled;
+    std::map<IpAddress, bool> last;
+    for (const schema::EventFields& e : h_.events()) {
+      ASSERT_LE(e.since_ns, e.until_ns);
+      auto& sum = (e.kind == schema::EventKind::Dropped ? dropped : reconciled)[e.router];
+      sum.first += e.counters.at(0).value;
+      sum.second += e.counters.at(1).value;
+      last[e.router] = e.kind == schema::EventKind::Reconciled;
+    }
+    EXPECT_EQ(dropped, reconciled);
+    std::pair<std::uint64_t, std::uint64_t> all;
+    for (const auto& [router, sum] : dropped) {
+      EXPECT_TRUE(last[router]);
+      all.first += sum.first;
+      all.second += sum.second;
+    }
+    EXPECT_EQ(all.first, h_.metric(IngestMetric::AnnouncementsDropped));
+    EXPECT_EQ(all.second, h_.metric(IngestMetric::WithdrawsDropped));
+    const StatsReader stats = h_.rows();
+    for (const auto& row : stats.routers()) {
+      const auto sum = dropped[*IpAddress::parse(row.address)];
+      EXPECT_EQ(row.announcements_dropped, sum.first);
+      EXPECT_EQ(row.withdraws_dropped, sum.second);
+      EXPECT_EQ(row.routes_untold, 0U);
+    }
+  }
+
   static std::string describe(const RouteKey& k) {
     return k.router.to_string() + " peer " + k.peer.to_string() + "/" + std::to_string(k.distinguisher) +
            " " + std::string(to_string(k.view)) + " " + k.prefix.to_string() + " id " +
@@ -475,6 +525,7 @@ class Simulation {
   }
 
   std::mt19937_64 rng_;
+  const bool drop_newest_;
   const bool reader_comes_;  // between quiescences
   ShardHarness h_;
   std::vector<SimRouter> routers_;
@@ -485,26 +536,38 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
 }
 
-TEST(ShardModel, FoldEqualsTheRoutersAfterRandomHistories) {
+// `all_through`: what the histories must have been through, or they prove little.
+void run_histories(bool drop_newest, std::span<const IngestMetric> all_through) {
   const std::uint64_t only = from_environment("ARANCINI_MODEL_SEED", 0);
   const std::uint64_t histories = from_environment("ARANCINI_MODEL_HISTORIES", 400);
-  // What the histories must have been through, or they prove little.
-  const std::array kThrough{IngestMetric::RingFullEvents,   IngestMetric::MessagesSuperseded,
-                            IngestMetric::UpdatesSynthetic, IngestMetric::UpdatesSuppressedDuplicate,
-                            IngestMetric::EndOfRib,         IngestMetric::UpdatesSuppressedUnknown,
-                            IngestMetric::UnknownPeers};
-  std::array<std::uint64_t, kThrough.size()> through{};
+  const std::vector<IngestMetric> kThrough(all_through.begin(), all_through.end());
+  std::vector<std::uint64_t> through(kThrough.size());
   for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : histories); ++seed) {
     SCOPED_TRACE("ARANCINI_MODEL_SEED=" + std::to_string(seed));
-    Simulation simulation(seed);
+    Simulation simulation(seed, drop_newest);
     simulation.run(8);
     if (::testing::Test::HasFailure()) return;
     for (std::size_t i = 0; i < kThrough.size(); ++i) through[i] += simulation.metric(kThrough[i]);
   }
   for (std::size_t i = 0; i < kThrough.size(); ++i) {
     EXPECT_GT(through[i], only != 0 ? 0 : histories / 10) << i;
-    RecordProperty("through_" + std::to_string(i), std::to_string(through[i]));
+    ::testing::Test::RecordProperty("through_" + std::to_string(i), std::to_string(through[i]));
   }
+}
+
+TEST(ShardModel, FoldEqualsTheRoutersAfterRandomHistories) {
+  run_histories(false, std::array{IngestMetric::RingFullEvents, IngestMetric::MessagesSuperseded,
+                                  IngestMetric::UpdatesSynthetic, IngestMetric::UpdatesSuppressedDuplicate,
+                                  IngestMetric::EndOfRib, IngestMetric::UpdatesSuppressedUnknown,
+                                  IngestMetric::UnknownPeers});
+}
+
+// drop-newest: at any time the shard knows what it has told, and in the end all is told.
+TEST(ShardModel, DropNewestTellsEverythingInTheEnd) {
+  run_histories(true, std::array{IngestMetric::AnnouncementsDropped, IngestMetric::WithdrawsDropped,
+                                 IngestMetric::UpdatesReconciled, IngestMetric::EventsWritten,
+                                 IngestMetric::UpdatesSynthetic, IngestMetric::UpdatesSuppressedDuplicate,
+                                 IngestMetric::UpdatesSuppressedUnknown});
 }
 
 }  // namespace

@@ -284,6 +284,26 @@ TEST(Shard, NewsWithPathIdReplacesWhatWasDumpedWithout) {
   EXPECT_EQ(h.table().size(), 2U);
 }
 
+TEST(Shard, WithdrawWithPathIdAfterADumpWithout) {
+  // The route with its id is from before the re-sync and waits for its sweep: the dump stands for it.
+  ShardHarness h;
+  const SessionId s = h.open();
+  OpenSpec sent, received;
+  sent.addpath = {{kIpv4Unicast, 3}};
+  received.addpath = {{kIpv4Unicast, 3}};
+  h.send(s, peer_up(peer_a(), sent, received));
+  h.send(s, route_monitoring(peer_a(), announce({"198.51.100.0/24", "203.0.113.0/24"})));
+  h.send(s, route_monitoring(peer_a(), announce({Nlri("198.51.100.0/24", 1)}, 5)));
+  h.settle();
+  ASSERT_EQ(h.table().size(), 2U);
+  h.send(s, peer_up(peer_a(), sent, received));
+  h.send(s, route_monitoring(peer_a(), announce({"198.51.100.0/24", "203.0.113.0/24"})));
+  h.send(s, route_monitoring(peer_a(), withdraw({Nlri("198.51.100.0/24", 1)})));
+  h.settle();
+  ASSERT_EQ(h.table().size(), 1U);
+  EXPECT_EQ(h.table().begin()->first.prefix, ip("203.0.113.0"));
+}
+
 TEST(Shard, PeerDownWithdrawsAllViewsWithItsReason) {
   ShardHarness h;
   const SessionId s = h.open();
