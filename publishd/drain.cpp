@@ -427,7 +427,8 @@ std::string Drain::epoch_reason(const Tail& tail) const {
   for (const auto& r : rings_) {
     if (r == nullptr) continue;
     const std::uint64_t floor = r->source->floor_stream_sequence();
-    if (floor == shm::kNoFloor) continue;
+    // No floor, or one that was lost with its file: says nothing about the stream.
+    if (floor == shm::kNoFloor || r->source->floor_stream_created_ns() == 0) continue;
     if (r->source->floor_stream_created_ns() != tail.created_ns) return "was created anew";
     if (floor > tail.last_sequence)
       return fmt::format("has gone back from sequence {} to {}", floor, tail.last_sequence);
