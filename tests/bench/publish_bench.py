@@ -25,6 +25,7 @@ import json
 import mmap
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -46,6 +47,16 @@ PROCESSES = ["bmpgen", "ingestd", "publishd", "nats-server", "curated"]
 def cpu_s(pid):
     """CPU of all threads, exact: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel."""
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def switches(pid):
+    """Context switches of each thread so far."""
+    out = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status") as f:
+            text = f.read()
+        out[task] = sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", text))
+    return out
 
 
 def machine_busy_s():
@@ -97,6 +108,8 @@ class Ring:
     def __init__(self, path):
         with open(path, "rb") as f:
             self.memory = mmap.mmap(f.fileno(), 4096, prot=mmap.PROT_READ)
+        if struct.unpack_from("<I", self.memory, 8)[0] != 2:
+            raise RuntimeError("the ring's layout is another one: adapt Ring in publish_bench.py")
 
     def _u64(self, at):
         return struct.unpack_from("<Q", self.memory, at)[0]
@@ -109,7 +122,7 @@ class Ring:
 
     def next_sequence(self):
         tail = self.tail()
-        for slot in (144, 160):
+        for slot in (144, 176):
             if self._u64(slot) == tail:
                 return self._u64(slot + 8)
         return 0  # being written
@@ -183,24 +196,31 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     # The first updates of a pipeline are there (Peer Up makes none), heads have come to rest.
     before_sequence, before_tail = ring.next_sequence(), ring.tail()
     before = {p: cpu_s(pid) for p, pid in pids.items()}
+    switched = {p: switches(pid) for p, pid in pids.items()}
     metrics = {m: pipeline.metric(f"arancini_publish_{m}_total") for m in ("messages_sent", "sent_bytes", "updates_acked")}
     in_bytes = nats.varz()["in_bytes"]
     busy = machine_busy_s()
     start = generator.begin()
-    found = generator.line(load + r": (\d+) updates, (\d+) bytes sent in ([\d.]+) s with ([\d.]+) s of CPU")
-    updates, sent_bytes, generator_cpu = int(found[1]), int(found[2]), float(found[4])
-    deadline = time.monotonic() + 300
+    found = None
+    progress, progress_at = 0, start
     while True:
         now = time.monotonic()
-        if ring.next_sequence() - before_sequence == updates and ring.head() == ring.tail():
+        if found is None and select.select([generator.process.stdout], [], [], 0)[0]:
+            found = generator.line(load + r": (\d+) updates, (\d+) bytes sent in ([\d.]+) s with ([\d.]+) s of CPU")
+        head = ring.head()
+        if found and ring.next_sequence() - before_sequence == int(found[1]) and head == ring.tail():
             break
-        if now > deadline:
-            raise RuntimeError(f"{load}: {ring.next_sequence() - before_sequence} of {updates} updates after 300 s:\n"
-                               + pipeline.log_text())
+        if head != progress:
+            progress, progress_at = head, now
+        if now > progress_at + 20:
+            raise RuntimeError(f"{load}: nothing acked for 20 s, {ring.next_sequence() - before_sequence} updates in the "
+                               f"ring so far, {ring.tail() - head} bytes of them not acked:\n" + pipeline.log_text())
         time.sleep(0.002)
+    updates, sent_bytes, generator_cpu = int(found[1]), int(found[2]), float(found[4])
     seconds = now - start
     after = {p: cpu_s(pid) for p, pid in pids.items()}
     busy = machine_busy_s() - busy
+    switched = {p: sum(n - switched[p].get(task, 0) for task, n in switches(pid).items()) for p, pid in pids.items()}
     perf.stop()
     time.sleep(0.3)  # publishd writes its counters every 100 ms
     metrics = {m: pipeline.metric(f"arancini_publish_{m}_total") - v for m, v in metrics.items()}
@@ -210,6 +230,7 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     cpu = {p: (after[p] - before[p]) / million for p in pids}
     cpu["bmpgen"] = generator_cpu / million
     return {
+        "switches_per_message": {p: n / metrics["messages_sent"] for p, n in switched.items()},
         "updates": updates, "seconds": seconds, "updates_per_s": updates / seconds,
         "cpu_s_per_million": cpu, "cpu_sum": sum(cpu.values()), "cpu_all": busy / million,
         "messages": metrics["messages_sent"], "updates_per_message": updates / metrics["messages_sent"],
