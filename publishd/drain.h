@@ -15,6 +15,7 @@
 #include "common/base/error.h"
 #include "common/metrics/metric_list.h"
 #include "common/schema/batch_expander.h"
+#include "common/schema/batch_writer.h"
 #include "publishd/ack_window.h"
 #include "publishd/broker.h"
 #include "publishd/group.h"
@@ -137,7 +138,7 @@ class Drain {
   Step take_barrier(const Lane& lane);
   Step take_event(Ring& ring, Lane& lane, const RingRecord& record);
   Lane* lane_of_event(Ring& ring, const RingRecord& record);
-  Step take_whole(Ring& ring, Lane& lane, const RingRecord& record);
+  Step take_batch(Ring& ring, Lane& lane, const RingRecord& record);
   Step take_expanded(Ring& ring, Lane& lane, const RingRecord& record);
   Group* room_in_group(Ring& ring, Lane& lane, const RingRecord& record, PublishFormat format,
                        std::size_t bytes, std::uint32_t updates);
@@ -187,6 +188,7 @@ class Drain {
   std::deque<FullGroup> full_;     // groups that wait for room in the window alone
   schema::BatchExpander
       expander_;  // the record at work: of this ring (slot), beginning there, on this subject
+  schema::BatchWriter batch_writer_;
   std::optional<std::uint32_t> expanded_ring_;
   RingPosition expanded_begin_{};
   SubjectId subject_{};

@@ -240,10 +240,10 @@ Drain::Step Drain::take(Ring& r, Lane& l, const RingRecord& record) {
   if (!begin_record(r, l, record)) return r.corrupt ? Step::Failed : Step::Blocked;
   Step step = Step::Done;
   if (l.taken < expander_.count()) {
-    // A batch that is partly in the stream, or larger than a message may be, is published update by update.
-    const bool whole = options_.format == PublishFormat::BatchV2 && l.taken == 0 &&
-                       record.payload.size() <= max_payload_bytes_;
-    step = whole ? take_whole(r, l, record) : take_expanded(r, l, record);
+    // What may be larger than a message is published update by update. A Batch is no larger than its record.
+    const bool batch =
+        options_.format == PublishFormat::BatchV2 && record.payload.size() <= max_payload_bytes_;
+    step = batch ? take_batch(r, l, record) : take_expanded(r, l, record);
   }
   if (step == Step::Done) {
     l.taken = 0;
@@ -376,12 +376,19 @@ Group* Drain::room_in_group(Ring& r, Lane& l, const RingRecord& record, PublishF
   return g;
 }
 
-Drain::Step Drain::take_whole(Ring& r, Lane& l, const RingRecord& record) {
-  Group* g = room_in_group(r, l, record, PublishFormat::BatchV2, record.payload.size(), expander_.count());
+Drain::Step Drain::take_batch(Ring& r, Lane& l, const RingRecord& record) {
+  const std::uint32_t count = expander_.count() - l.taken;
+  const Group* open = groups_.find(r.slot, subject_);
+  const bool source_known = open != nullptr && open->format == PublishFormat::BatchV2 &&
+                            batch_writer_.same_source(expander_, open->payload().subspan(open->source_at));
+  std::span<const std::byte> batch = batch_writer_.write(expander_, l.taken, count, !source_known);
+  Group* g = room_in_group(r, l, record, PublishFormat::BatchV2, batch.size(), count);
   if (g == nullptr) return Step::Blocked;
-  std::byte* out = groups_.extend(*g, record.payload.size());
-  std::copy(record.payload.begin(), record.payload.end(), out);
-  g->count += expander_.count();
+  const bool with_source = !source_known || g->count == 0;
+  if (with_source && source_known) batch = batch_writer_.write(expander_, l.taken, count, true);
+  if (with_source) g->source_at = g->bytes;
+  std::copy(batch.begin(), batch.end(), groups_.extend(*g, batch.size()));
+  g->count += count;
   g->last = expander_.first_sequence() + (expander_.count() - 1);
   g->end = record.end;
   l.taken = expander_.count();

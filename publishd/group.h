@@ -25,6 +25,7 @@ struct Group {
   HoldId hold{};
   RingPosition end{};  // of the last record it has a part of
   std::uint64_t opened_ns = 0;
+  std::size_t source_at = 0;  // batch-v2: of the last batch in the payload that has its source
 
   [[nodiscard]] std::span<const std::byte> payload() const { return {buffer.get(), bytes}; }
 

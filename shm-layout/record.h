@@ -10,7 +10,7 @@ namespace arancini::shm {
 
 enum class RecordKind : std::uint8_t {
   Padding = 0,      // only `size_bytes` and `kind` are valid: skip
-  UpdateBatch = 1,  // payload: one framed Cap'n Proto UpdateBatch (common/schema/batch.capnp)
+  UpdateBatch = 1,  // payload: one framed Cap'n Proto UpdateBatch (common/schema/record.capnp)
   Barrier = 2,      // no payload: what was written before about this router is published before what follows
   // Payload: one framed Cap'n Proto Event (common/schema/event.capnp), as it is published. Uses no sequence
   // of updates (count is 0) but one of its own.

@@ -94,32 +94,31 @@ ordered_json explained(const DecodedUpdate& u) {
 }
 
 int decode_published(Bytes payload, PayloadFormat format, bool explain) {
-  const bool batch = format == PayloadFormat::BatchV2;
-  std::size_t at = 0;
-  while (at < payload.size()) {
-    const std::size_t size = framed_bytes(payload.subspan(at));
-    const Bytes message = payload.subspan(at, size == 0 ? payload.size() - at : size);
-    if (explain) {
-      std::uint64_t updates = 0;
-      (void)schema::decode_payload(format, message, [&](const DecodedUpdate&) { ++updates; });
-      print_line({{"message", batch ? "UpdateBatch" : "Update"},
-                  {"offset", at},
-                  {"bytes", message.size()},
-                  {"segments", schema::load_u32(message.data()) + 1},
-                  {"updates", updates}});
-    }
-    const auto error = schema::decode_payload(format, message, [&](const DecodedUpdate& u) {
-      ordered_json j = explain ? explained(u) : update_json(u, std::nullopt);
-      j.erase("shard");
-      print_line(j);
-    });
-    if (error) {
-      fmt::print(stderr, "aranctl: message at byte {}: {}\n", at, *error);
-      return kExitBadData;
-    }
-    at += message.size();
-  }
-  return kExitOk;
+  std::vector<ordered_json> updates;  // of the framed message at hand
+  auto error = schema::decode_payload(
+      format, payload.first(payload.size() / 8 * 8),
+      [&](const DecodedUpdate& u) {
+        ordered_json j = explain ? explained(u) : update_json(u, std::nullopt);
+        j.erase("shard");
+        updates.push_back(std::move(j));
+      },
+      [&](const schema::FramedMessage& m) {
+        if (explain) {
+          print_line({{"message", m.type},
+                      {"offset", m.offset_bytes},
+                      {"bytes", m.bytes},
+                      {"segments", m.segments},
+                      {"updates", updates.size()}});
+        }
+        for (const ordered_json& u : updates) print_line(u);
+        updates.clear();
+      });
+  if (!error && payload.size() % 8 != 0)
+    error = fmt::format("byte {}: {} bytes are left over", payload.size() / 8 * 8, payload.size() % 8);
+  if (!error) return kExitOk;
+  for (const ordered_json& u : updates) print_line(u);
+  fmt::print(stderr, "aranctl: message at {}\n", *error);
+  return kExitBadData;
 }
 
 int decode_events(Bytes payload) {

@@ -247,7 +247,7 @@ std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& att
                                std::uint32_t routes) {
   // Fixed parts, the routes' tag word, the router name with its terminator.
   std::size_t bytes = sizeof(shm::RecordHeader) + kTemplateOffsetBytes + kFixedTemplateWords * kWordBytes +
-                      kWordBytes + std::size_t{routes} * kRouteDataWords * kWordBytes +
+                      kWordBytes + std::size_t{routes} * kRecordRouteDataWords * kWordBytes +
                       meta.router_name.size() + 8;
   if (const wire::Attributes* a = attributes.attributes; a != nullptr) {
     // Growth against the wire: an AS path at most 7 times (segments of one 2-byte AS: 4 bytes become 16 in
@@ -268,7 +268,7 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
   if (claimed.size() < max_record_bytes(meta, attributes, max_routes))
     broken("claim smaller than max_record_bytes()");
   std::byte* const segment = payload_ + kFrameBytes;
-  store_u64(segment + kBatchRootWord * kWordBytes, struct_pointer(0, kBatchDataWords, kBatchPointers));
+  store_u64(segment + kBatchRootWord * kWordBytes, struct_pointer(0, kRecordDataWords, kRecordPointers));
   store_u64(segment + kFirstSequenceWord * kWordBytes, raw(first_sequence));
   store_u64(segment + kSharedPointerWord * kWordBytes,
             struct_pointer(kTemplateWord - kSharedPointerWord - 1, kUpdateDataWords, kUpdatePointers));
@@ -307,7 +307,7 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
 
 void BatchEncoder::add(const Prefix& route) {
   if (count_ == max_routes_) broken("more routes than claimed for");
-  std::byte* const out = routes_ + std::size_t{count_} * kRouteDataWords * kWordBytes;
+  std::byte* const out = routes_ + std::size_t{count_} * kRecordRouteDataWords * kWordBytes;
   store_u64(out, route.high);
   store_u64(out + 8, route.low);
   store_u64(out + 16, route.path_id | (std::uint64_t{route.length} << 32));
@@ -316,12 +316,12 @@ void BatchEncoder::add(const Prefix& route) {
 
 shm::RecordHeader BatchEncoder::finish() {
   const std::uint32_t template_words = header_.template_bytes / static_cast<std::uint32_t>(kWordBytes);
-  const std::uint32_t route_words = count_ * kRouteDataWords;
+  const std::uint32_t route_words = count_ * kRecordRouteDataWords;
   std::byte* const segment = payload_ + kFrameBytes;
   store_u64(segment + kRoutesPointerWord * kWordBytes,
             list_pointer(kTemplateWord + template_words - kRoutesPointerWord - 1, ElementSize::Composite,
                          route_words));
-  store_u64(routes_ - kWordBytes, list_tag(count_, kRouteDataWords, 0));
+  store_u64(routes_ - kWordBytes, list_tag(count_, kRecordRouteDataWords, 0));
   const std::uint32_t words = kTemplateWord + template_words + 1 + route_words;
   store_u64(payload_, std::uint64_t{words} << 32);
   header_.count = count_;

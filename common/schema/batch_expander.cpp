@@ -136,7 +136,7 @@ bool BatchExpander::open(const shm::RecordHeader& untrusted, std::span<const std
       header.template_bytes < kFixedTemplateWords * kWordBytes) {
     return false;
   }
-  const std::size_t route_bytes = std::size_t{header.count} * kRouteDataWords * kWordBytes;
+  const std::size_t route_bytes = std::size_t{header.count} * kRecordRouteDataWords * kWordBytes;
   const std::size_t tag_at = std::size_t{kTemplateOffsetBytes} + header.template_bytes;
   if (tag_at + kWordBytes + route_bytes != header.payload_bytes) return false;
 
@@ -145,14 +145,15 @@ bool BatchExpander::open(const shm::RecordHeader& untrusted, std::span<const std
   const auto words = static_cast<std::uint32_t>((header.payload_bytes - kFrameBytes) / kWordBytes);
   const auto template_words = static_cast<std::uint32_t>(header.template_bytes / kWordBytes);
   if (load_u64(p) != std::uint64_t{words} << 32 ||
-      load_u64(segment + kBatchRootWord * kWordBytes) != struct_pointer(0, kBatchDataWords, kBatchPointers) ||
+      load_u64(segment + kBatchRootWord * kWordBytes) !=
+          struct_pointer(0, kRecordDataWords, kRecordPointers) ||
       load_u64(segment + kFirstSequenceWord * kWordBytes) != header.first_sequence ||
       load_u64(segment + kSharedPointerWord * kWordBytes) !=
           struct_pointer(kTemplateWord - kSharedPointerWord - 1, kUpdateDataWords, kUpdatePointers) ||
       load_u64(segment + kRoutesPointerWord * kWordBytes) !=
           list_pointer(kTemplateWord + template_words - kRoutesPointerWord - 1, ElementSize::Composite,
-                       header.count * kRouteDataWords) ||
-      load_u64(p + tag_at) != list_tag(header.count, kRouteDataWords, 0)) {
+                       header.count * kRecordRouteDataWords) ||
+      load_u64(p + tag_at) != list_tag(header.count, kRecordRouteDataWords, 0)) {
     return false;
   }
   const std::byte* const base = p + kTemplateOffsetBytes;
@@ -174,7 +175,7 @@ bool BatchExpander::open(const shm::RecordHeader& untrusted, std::span<const std
 }
 
 void BatchExpander::write_update(std::uint32_t i, std::byte* out) const {
-  const std::byte* const route = routes_.data() + std::size_t{i} * kRouteDataWords * kWordBytes;
+  const std::byte* const route = routes_.data() + std::size_t{i} * kRecordRouteDataWords * kWordBytes;
   store_u64(out, (std::uint64_t{template_.size() / kWordBytes} + 1) << 32);
   store_u64(out + kFrameBytes, struct_pointer(0, kUpdateDataWords, kUpdatePointers));
   std::byte* const base = out + kUpdateTemplateBytes;

@@ -30,8 +30,11 @@ class BatchExpander {
   // Writes route `i` as one framed Update (stream framing, one segment): the template copied and patched.
   void write_update(std::uint32_t i, std::byte* out) const;
 
+  // For BatchWriter: what open() has checked.
+  [[nodiscard]] std::span<const std::byte> update_template() const { return template_; }
+  [[nodiscard]] std::span<const std::byte> routes() const { return routes_; }
+
  private:
-  std::span<const std::byte> payload_;
   std::span<const std::byte> template_;
   std::span<const std::byte> routes_;
   std::size_t update_bytes_ = 0;

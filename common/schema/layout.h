@@ -3,9 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
-// Where update.capnp and batch.capnp put each field (Cap'n Proto encoding), and in which order this project
-// allocates the objects of a message. tests/common/schema compares all of it with the compiled schema and
-// with libcapnp's output.
+// Where update.capnp, record.capnp and batch.capnp put each field (Cap'n Proto encoding), and in which order
+// this project allocates the objects of a message. tests/common/schema compares all of it with the compiled
+// schema and with libcapnp's output.
 //
 // An UpdateBatch message has one segment, in this order of words:
 //
@@ -28,8 +28,15 @@ inline constexpr std::size_t kFrameBytes = 8;  // stream framing: segment count 
 inline constexpr std::uint32_t kUpdateDataWords = 12;
 inline constexpr std::uint32_t kUpdatePointers = 18;
 inline constexpr std::uint32_t kUpdateWords = kUpdateDataWords + kUpdatePointers;
-inline constexpr std::uint32_t kBatchDataWords = 1;
-inline constexpr std::uint32_t kBatchPointers = 2;
+inline constexpr std::uint32_t kRecordDataWords = 1;
+inline constexpr std::uint32_t kRecordPointers = 2;
+inline constexpr std::uint32_t kRecordRouteDataWords = 3;
+inline constexpr std::uint32_t kBatchDataWords = 4;  // batch.capnp, if nothing is left out
+inline constexpr std::uint32_t kBatchPointers = 3;
+inline constexpr std::uint32_t kSourceDataWords = 3;
+inline constexpr std::uint32_t kSourcePointers = 4;
+inline constexpr std::uint32_t kPathAttributesDataWords = 5;
+inline constexpr std::uint32_t kPathAttributesPointers = 8;
 inline constexpr std::uint32_t kRouteDataWords = 3;
 inline constexpr std::uint32_t kCommunityDataWords = 1;
 inline constexpr std::uint32_t kExtendedCommunityDataWords = 1;
@@ -92,6 +99,11 @@ enum UpdatePointer : std::uint32_t {
   kTableName = 17,
 };
 
+// Values of Origin in batch.capnp.
+inline constexpr std::uint64_t kOriginIgp = 1;
+inline constexpr std::uint64_t kOriginEgp = 2;
+inline constexpr std::uint64_t kOriginIncomplete = 3;
+
 // Words of an UpdateBatch segment.
 inline constexpr std::uint32_t kBatchRootWord = 0;
 inline constexpr std::uint32_t kFirstSequenceWord = 1;
@@ -114,7 +126,7 @@ inline constexpr std::size_t kUpdateTemplateBytes = kFrameBytes + kWordBytes;
 // --- pointer words (https://capnproto.org/encoding.html). `offset`: words from behind the pointer to its
 // target.
 
-enum class ElementSize : std::uint32_t { Byte = 2, FourBytes = 4, Composite = 7 };
+enum class ElementSize : std::uint32_t { Byte = 2, FourBytes = 4, EightBytes = 5, Composite = 7 };
 
 constexpr std::uint64_t struct_pointer(std::uint32_t offset, std::uint32_t data_words,
                                        std::uint32_t pointers) {

@@ -63,13 +63,23 @@ struct DecodedUpdate {
 enum class PayloadFormat : std::uint8_t { UpdateV1, UpdateV1Concat, BatchV2 };
 std::optional<PayloadFormat> payload_format(std::string_view header_value);  // Arancini-Format
 
-// Tells an UpdateBatch from Updates by the size of the root struct, for payloads without the header (files);
+// Tells batches from Updates by the size of the root struct, for payloads without the header (files);
 // nullopt when it is neither. Updates are always taken for UpdateV1Concat, which a single one also is.
 std::optional<PayloadFormat> guess_format(std::span<const std::byte> payload);
 
-// Calls `each` for every update of a message, in order. Nullopt when all was read, else what is wrong and at
-// which byte.
+// One of the framed Cap'n Proto messages of a payload.
+struct FramedMessage {
+  const char* type;  // its root
+  std::size_t offset_bytes;
+  std::size_t bytes;
+  std::uint32_t segments;
+};
+
+// Calls `each` for every update of a message, in order, and `message` behind the updates of each framed
+// message. BatchV2 also reads the records of rings and journals (record.capnp). Nullopt when all was read,
+// else what is wrong and at which byte.
 std::optional<std::string> decode_payload(PayloadFormat format, std::span<const std::byte> payload,
-                                          const std::function<void(const DecodedUpdate&)>& each);
+                                          const std::function<void(const DecodedUpdate&)>& each,
+                                          const std::function<void(const FramedMessage&)>& message = {});
 
 }  // namespace arancini::schema

@@ -371,24 +371,37 @@ TEST_F(DrainTest, UpdateV1HasOneUpdatePerMessage) {
   EXPECT_EQ(verdict(), "");
 }
 
-TEST_F(DrainTest, BatchV2PassesRecordsThroughAndExpandsWhatIsTooLarge) {
+TEST_F(DrainTest, BatchV2NamesTheSourceOnceAMessageAndExpandsWhatIsTooLarge) {
   RingMemory& r = ring();
   options_.format = PublishFormat::BatchV2;
+  options_.batch_bytes = 1024;
   broker_.max_message_bytes = kHeaderReserveBytes + 4096;
   make();
-  r.write(0, 10);
-  const std::vector<std::byte> written = r.records.front().bytes;
+  for (int i = 0; i < 30; ++i) r.write(0, 10);
   r.write(0, 500);  // more than 4096 bytes
   r.write(0, 10);
   settle();
-  ASSERT_GT(world_.stream.messages.size(), 3U);
+  ASSERT_GT(world_.stream.messages.size(), 5U);
   EXPECT_EQ(world_.stream.messages.front().format, PublishFormat::BatchV2);
-  EXPECT_EQ(world_.stream.messages[1].format, PublishFormat::UpdateV1Concat);
   EXPECT_EQ(world_.stream.messages.back().format, PublishFormat::BatchV2);
-  EXPECT_TRUE(std::equal(world_.stream.messages.front().payload.begin(),
-                         world_.stream.messages.front().payload.end(),
-                         written.begin() + sizeof(shm::RecordHeader)));
-  for (const Message& m : world_.stream.messages) EXPECT_LE(m.payload.size(), 4096U);
+  bool expanded = false;
+  std::size_t batches = 0;
+  for (const Message& m : world_.stream.messages) {
+    EXPECT_LE(m.payload.size(), 4096U);
+    if (m.format != PublishFormat::BatchV2) {
+      expanded = true;
+      continue;
+    }
+    std::vector<std::size_t> sizes;
+    EXPECT_EQ(schema::decode_payload(
+                  schema::PayloadFormat::BatchV2, m.payload, [](const schema::DecodedUpdate&) {},
+                  [&](const schema::FramedMessage& f) { sizes.push_back(f.bytes); }),
+              std::nullopt);
+    for (std::size_t i = 1; i < sizes.size(); ++i) EXPECT_LT(sizes[i] + 64, sizes[0]);
+    batches += sizes.size();
+  }
+  EXPECT_TRUE(expanded);
+  EXPECT_EQ(batches, 31U);
   EXPECT_EQ(r.head, r.tail);
   EXPECT_EQ(verdict(), "");
 }

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "common/schema/batch_expander.h"
+#include "common/schema/batch_writer.h"
 #include "tests/common/schema/random_messages.h"
 
 namespace arancini::schema {
@@ -101,8 +102,8 @@ const std::vector<std::byte>& announced_attributes() {
   return bytes;
 }
 
-// Two IPv6 routes of one announcement, expanded.
-std::string published() {
+// Two IPv6 routes of one announcement, expanded, or as one batch.
+std::string published(bool as_batch = false) {
   const std::vector<std::byte>& all = announced_attributes();
   wire::Attributes a;
   a.all = all;
@@ -137,6 +138,11 @@ std::string published() {
   const auto record = test::encode(meta, {&a, *IpAddress::parse("2001:db8::2")}, {p, q}, Sequence{41});
   BatchExpander expander;
   EXPECT_TRUE(expander.open(record.header, record.payload()));
+  if (as_batch) {
+    BatchWriter writer;
+    const auto batch = writer.write(expander, 0, 2, true);
+    return {reinterpret_cast<const char*>(batch.data()), batch.size()};
+  }
   std::vector<std::byte> out(expander.update_bytes() * 2);
   expander.write_update(0, out.data());
   expander.write_update(1, out.data() + expander.update_bytes());
@@ -185,6 +191,46 @@ std::vector<json> objects(const std::string& text) {
     out.push_back(std::move(j));
   }
   return out;
+}
+
+TEST_F(CapnpTool, ReadsPublishedBatches) {
+  write("in", published(true));
+  const auto batches = objects(run("convert binary:json -I/usr/include " SCHEMA_DIR "/batch.capnp Batch"));
+  ASSERT_EQ(batches.size(), 1U);
+  const json& b = batches[0];
+  EXPECT_EQ(b.at("firstSequence"), "41");
+  EXPECT_EQ(b.at("timeReceivedNs"), "1700000000000000001");
+  EXPECT_EQ(b.at("timeBmpHeaderNs"), "1700000000000001000");
+  EXPECT_EQ(b.at("announced"), true);
+  EXPECT_EQ(b.at("synthetic"), false);
+  EXPECT_EQ(b.at("multiprotocol"), true);
+  EXPECT_EQ(b.at("reason"), "none");
+  const json& s = b.at("source");
+  EXPECT_EQ(s.at("routerAddr"), json({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1}));
+  EXPECT_EQ(s.at("peerAddr"), json({32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}));
+  EXPECT_EQ(s.at("writerId").at(15), 7);
+  EXPECT_EQ(s.at("routerId"), "edge1");
+  EXPECT_EQ(s.at("routerPort"), 54321);
+  EXPECT_EQ(s.at("peerAsn"), 65001);
+  EXPECT_EQ(s.at("peerBgpId"), 0x0a000001);
+  EXPECT_EQ(s.at("afi"), 2);
+  EXPECT_EQ(s.at("safi"), 1);
+  EXPECT_EQ(s.at("view"), "adjOutPost");
+  const json& a = b.at("attributes");
+  EXPECT_EQ(a.at("origin"), "incomplete");
+  EXPECT_EQ(a.at("asPath"), json({65001, 174}));
+  EXPECT_EQ(a.at("nextHop"), json({32, 1, 13, 184, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}));
+  EXPECT_EQ(a.at("communities"), json({0xfde90064U}));
+  EXPECT_EQ(a.at("largeCommunities"), json({65001, 1, 2}));
+  EXPECT_EQ(a.at("extendedCommunities"), json({std::to_string(0x0002fde900000007U)}));
+  EXPECT_EQ(a.at("rawAttributes"), json({192, 99, 2, 171, 205}));
+  const json& r = b.at("routes");
+  ASSERT_EQ(r.size(), 2U);
+  EXPECT_EQ(r[1].at("addr0"), 0x20010db8U);
+  EXPECT_EQ(r[1].at("addr1"), 0x00020000U);
+  EXPECT_EQ(r[1].at("addr2"), "0");
+  EXPECT_EQ(r[1].at("prefixLen"), 47);
+  EXPECT_EQ(r[1].at("pathId"), 6);
 }
 
 TEST_F(CapnpTool, ReadsPublishedUpdates) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/schema/batch_expander.h"
+#include "common/schema/batch_writer.h"
 #include "tests/common/schema/random_messages.h"
 
 namespace arancini::schema {
@@ -19,6 +20,14 @@ std::vector<std::byte> expand(const EncodedRecord& record) {
   for (std::uint32_t i = 0; i < expander.count(); ++i)
     expander.write_update(i, &out[i * expander.update_bytes()]);
   return out;
+}
+
+std::vector<std::byte> batch(const EncodedRecord& record, bool with_source) {
+  BatchExpander expander;
+  EXPECT_TRUE(expander.open(record.header, record.payload()));
+  BatchWriter writer;
+  const auto bytes = writer.write(expander, 0, expander.count(), with_source);
+  return {bytes.begin(), bytes.end()};
 }
 
 void expect_matches(const RandomMessage& m, std::size_t i, const DecodedUpdate& u) {
@@ -78,8 +87,38 @@ TEST(DecodePayload, ReadsBatchesAndTheirExpansionAlike) {
                              [&](const DecodedUpdate& u) { expect_matches(m, n++, u); }),
               std::nullopt);
     EXPECT_EQ(n, m.routes().size());
+    n = 0;
+    EXPECT_EQ(decode_payload(PayloadFormat::BatchV2, batch(record, true),
+                             [&](const DecodedUpdate& u) { expect_matches(m, n++, u); }),
+              std::nullopt);
+    EXPECT_EQ(n, m.routes().size());
     ASSERT_FALSE(HasFailure()) << "message " << i;
   }
+}
+
+TEST(DecodePayload, KeepsTheSourceOfTheBatchBefore) {
+  Random random(13);
+  const RandomMessage m(random);
+  const EncodedRecord record = test::encode(m);
+  std::vector<std::byte> payload = batch(record, true);
+  const std::vector<std::byte> next = batch(record, false);
+  payload.insert(payload.end(), next.begin(), next.end());
+  std::size_t n = 0;
+  std::vector<std::size_t> ends;
+  EXPECT_EQ(decode_payload(
+                PayloadFormat::BatchV2, payload,
+                [&](const DecodedUpdate& u) { expect_matches(m, n++ % m.routes().size(), u); },
+                [&](const FramedMessage& f) {
+                  EXPECT_STREQ(f.type, "Batch");
+                  EXPECT_EQ(f.segments, 1U);
+                  ends.push_back(f.offset_bytes + f.bytes);
+                }),
+            std::nullopt);
+  EXPECT_EQ(n, 2 * m.routes().size());
+  EXPECT_EQ(ends, (std::vector{payload.size() - next.size(), payload.size()}));
+  EXPECT_EQ(decode_payload(PayloadFormat::BatchV2, next, [](const DecodedUpdate&) {}),
+            "byte 0: the first batch has no source");
+  EXPECT_EQ(guess_format(payload), PayloadFormat::BatchV2);
 }
 
 TEST(DecodePayload, SaysWhatIsWrongAndWhere) {
@@ -116,13 +155,14 @@ TEST(DecodePayload, NoCorruptionEscapes) {
     const RandomMessage m(random);
     if (m.routes().size() > 50) continue;
     const EncodedRecord record = test::encode(m);
-    std::vector<std::byte> batch(record.payload().begin(), record.payload().end());
+    std::vector<std::byte> ring(record.payload().begin(), record.payload().end());
+    std::vector<std::byte> published = batch(record, true);
     std::vector<std::byte> concat = expand(record);
     for (unsigned round = 0; round < 20; ++round) {
-      for (std::vector<std::byte>* bytes : {&batch, &concat}) {
+      for (std::vector<std::byte>* bytes : {&ring, &published, &concat}) {
         const std::uint64_t bit = random() % (bytes->size() * 8);
         (*bytes)[bit / 8] ^= std::byte{1} << (bit % 8);
-        const auto format = bytes == &batch ? PayloadFormat::BatchV2 : PayloadFormat::UpdateV1Concat;
+        const auto format = bytes == &concat ? PayloadFormat::UpdateV1Concat : PayloadFormat::BatchV2;
         (void)decode_payload(format, *bytes, [](const DecodedUpdate&) {});
       }
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/schema/batch_expander.h"
+#include "common/schema/batch_writer.h"
 #include "common/schema/bytes.h"
 #include "common/schema/layout.h"
 #include "tests/common/schema/random_messages.h"
@@ -56,6 +57,103 @@ TEST(BatchExpander, WritesWhatLibcapnpWouldWrite) {
       ASSERT_EQ(first_difference(out, expected), -1) << "message " << i << " route " << r;
     }
   }
+}
+
+TEST(BatchWriter, WritesWhatLibcapnpMakesCanonical) {
+  Random random(11);
+  BatchWriter writer;
+  for (unsigned i = 0; i < kMessages; ++i) {
+    const RandomMessage m(random);
+    const EncodedRecord record = test::encode(m);
+    BatchExpander expander;
+    ASSERT_TRUE(expander.open(record.header, record.payload())) << "message " << i;
+    const auto first = static_cast<std::uint32_t>(random() % 2 == 0 ? 0 : random() % m.routes().size());
+    const auto count = static_cast<std::uint32_t>(1 + random() % (m.routes().size() - first));
+    for (const bool with_source : {true, false}) {
+      const auto expected =
+          test::reference_message(m.meta(), m.attributes(), std::span(m.routes()).subspan(first, count),
+                                  m.first_sequence() + first, with_source);
+      ASSERT_EQ(first_difference(writer.write(expander, first, count, with_source), expected), -1)
+          << "message " << i << (with_source ? " with" : " without") << " source";
+    }
+  }
+}
+
+TEST(BatchWriter, TellsSourcesApart) {
+  Random random(12);
+  BatchWriter writer;
+  BatchWriter other;
+  std::vector<std::byte> before;
+  for (unsigned i = 0; i < 300; ++i) {
+    const RandomMessage m(random);
+    const EncodedRecord record = test::encode(m);
+    BatchExpander expander;
+    ASSERT_TRUE(expander.open(record.header, record.payload()));
+    const auto with = writer.write(expander, 0, 1, true);
+    EXPECT_TRUE(other.same_source(expander, with));
+    EXPECT_FALSE(other.same_source(expander, before));
+    EXPECT_FALSE(other.same_source(expander, with.first(120))) << "ends within the source";
+    before.assign(with.begin(), with.end());
+    const auto without = writer.write(expander, 0, 1, false);
+    EXPECT_FALSE(other.same_source(expander, without));
+    // Every field counts; what changes from UPDATE to UPDATE does not.
+    BatchMeta meta = m.meta();
+    const auto same = [&](const BatchMeta& changed) {
+      const EncodedRecord r = test::encode(changed, m.attributes(), m.routes(), Sequence{9});
+      BatchExpander e;
+      EXPECT_TRUE(e.open(r.header, r.payload()));
+      return other.same_source(e, before);
+    };
+    meta.received_realtime_ns ^= 1;
+    meta.bmp_timestamp_ns ^= 1;
+    meta.synthetic = !meta.synthetic;
+    EXPECT_TRUE(same(meta));
+    const BatchMeta base = m.meta();
+    const auto changed = [&](auto change) {
+      BatchMeta c = base;
+      change(c);
+      return !same(c);
+    };
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.router_address.bytes[15] ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.router_port ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.router_name = c.router_name.empty() ? "x" : ""; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.peer_address.bytes[0] ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.peer_bgp_id ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.peer_asn ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.peer_type ^= 1; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.peer_distinguisher ^= 1; }));
+    EXPECT_TRUE(
+        changed([](BatchMeta& c) { c.view = c.view == View::LocRib ? View::AdjInPre : View::LocRib; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.family.safi ^= 3; }));
+    EXPECT_TRUE(changed([](BatchMeta& c) { c.writer.bytes[7] ^= 1; }));
+    ASSERT_FALSE(HasFailure()) << "message " << i;
+  }
+}
+
+// The common case, spelt out: what it costs on the wire.
+TEST(BatchWriter, IsSmall) {
+  std::vector<std::byte> all;
+  wire::Attributes a;
+  a.present = 1U << 1 | 1U << 2 | 1U << 3 | 1U << 8;
+  const std::vector<std::byte> origin(1);
+  a.origin = origin;
+  std::vector<std::byte> path(2 + 4 * 4, std::byte{1});
+  path[0] = std::byte{2};
+  path[1] = std::byte{4};
+  a.as_path = path;
+  const std::vector<std::byte> communities(8, std::byte{1});
+  a.communities = communities;
+  BatchMeta meta{.received_realtime_ns = 1, .bmp_timestamp_ns = 1, .peer_asn = 65001, .announced = true};
+  const Prefix p{.high = 0, .low = kV4MappedLow | 0x0a000000, .path_id = 0, .length = 24};
+  const EncodedRecord record =
+      test::encode(meta, {&a, IpAddress::from_v4(0x0a000001)}, {p, p, p}, Sequence{1});
+  BatchExpander expander;
+  ASSERT_TRUE(expander.open(record.header, record.payload()));
+  BatchWriter writer;
+  // Framing and root 16, Batch 56, PathAttributes 40, path 16, next hop 8, communities 8, routes 8 + 3 * 8.
+  EXPECT_EQ(writer.write(expander, 0, 3, false).size(), 176U);
+  EXPECT_EQ(writer.write(expander, 0, 3, true).size(), 176U + 24 + 24 + 48);
+  EXPECT_EQ(expander.update_bytes(), 384U);
 }
 
 TEST(BatchEncoder, HeaderNamesTheTemplateAndTheRoutes) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "common/schema/batch_writer.h"
 #include "common/schema/update_decode.h"
 #include "tests/common/schema/random_messages.h"
 
@@ -32,6 +33,10 @@ void expand_all(const BatchExpander& expander, unsigned& readable) {
     expander.write_update(i, out.data());
     if (!decode_payload(PayloadFormat::UpdateV1, out, [](const DecodedUpdate&) {})) ++readable;
   }
+  BatchWriter writer;
+  const auto batch = writer.write(expander, 0, expander.count(), true);
+  if (!decode_payload(PayloadFormat::BatchV2, batch, [](const DecodedUpdate&) {})) ++readable;
+  EXPECT_TRUE(writer.same_source(expander, std::vector<std::byte>(batch.begin(), batch.end())));
 }
 
 TEST(BatchExpander, BitFlipsNeverReadOutOfBounds) {

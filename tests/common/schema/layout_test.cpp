@@ -7,6 +7,7 @@
 #include <string>
 
 #include "batch.capnp.h"
+#include "record.capnp.h"
 #include "update.capnp.h"
 
 namespace arancini::schema::layout {
@@ -102,7 +103,11 @@ void expect_size(capnp::StructSchema schema, std::uint32_t data_words, std::uint
 
 TEST(Layout, StructSizesAreThoseOfTheSchema) {
   expect_size(capnp::Schema::from<Update>(), kUpdateDataWords, kUpdatePointers);
-  expect_size(capnp::Schema::from<UpdateBatch>(), kBatchDataWords, kBatchPointers);
+  expect_size(capnp::Schema::from<UpdateBatch>(), kRecordDataWords, kRecordPointers);
+  expect_size(capnp::Schema::from<RecordRoute>(), kRecordRouteDataWords, 0);
+  expect_size(capnp::Schema::from<Batch>(), kBatchDataWords, kBatchPointers);
+  expect_size(capnp::Schema::from<Source>(), kSourceDataWords, kSourcePointers);
+  expect_size(capnp::Schema::from<PathAttributes>(), kPathAttributesDataWords, kPathAttributesPointers);
   expect_size(capnp::Schema::from<Route>(), kRouteDataWords, 0);
   expect_size(capnp::Schema::from<Community>(), kCommunityDataWords, 0);
   expect_size(capnp::Schema::from<ExtendedCommunity>(), kExtendedCommunityDataWords,
@@ -116,7 +121,7 @@ TEST(Layout, SmallStructsHaveTheirFieldsAsWritten) {
   EXPECT_EQ(batch.at("firstSequence").offset, 0U);
   EXPECT_EQ(batch.at("shared").offset, 0U);
   EXPECT_EQ(batch.at("routes").offset, 1U);
-  const auto route = slots_of(capnp::Schema::from<Route>());
+  const auto route = slots_of(capnp::Schema::from<RecordRoute>());
   EXPECT_EQ(route.at("addrHigh").offset, 0U);
   EXPECT_EQ(route.at("addrLow").offset, 64U);
   EXPECT_EQ(route.at("pathId").offset, 128U);
@@ -133,6 +138,7 @@ TEST(Layout, IdsAndOrdinalsAreThoseOfTheContract) {
   EXPECT_EQ(capnp::Schema::from<Community>().getProto().getId(), 0xe2d1ff3809d54a0aU);
   EXPECT_EQ(capnp::Schema::from<ExtendedCommunity>().getProto().getId(), 0xb71bff67ebf591a9U);
   EXPECT_EQ(capnp::Schema::from<LargeCommunity>().getProto().getId(), 0x882a92a3e30d7d1fU);
+  EXPECT_EQ(capnp::Schema::from<Batch>().getProto().getId(), 0xec660e65469c426cU);
   const std::map<std::string, unsigned> ordinals{
       {"timeReceivedNs", 0},    {"routerAddr", 2},        {"peerBgpId", 5},
       {"prefixAddr", 7},        {"prefixLen", 8},         {"announced", 11},

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "batch.capnp.h"
+#include "record.capnp.h"
 #include "update.capnp.h"
 
 namespace arancini::schema::test {
@@ -227,6 +228,50 @@ void fill_update(Update::Builder u, const BatchMeta& m, const BatchAttributes& a
   if (attributes.attributes != nullptr) fill_attributes(u, *attributes.attributes);
 }
 
+void fill_batch_attributes(PathAttributes::Builder to, const wire::Attributes& a, const IpAddress& next_hop) {
+  // What Update says, in the other struct.
+  capnp::MallocMessageBuilder scratch;
+  auto u = scratch.initRoot<Update>();
+  fill_attributes(u, a);
+  to.setPresent(u.getAttributesPresent());
+  to.setMultiExitDisc(u.getMultiExitDisc());
+  to.setLocalPreference(u.getLocalPreference());
+  to.setOnlyToCustomer(u.getOnlyToCustomer());
+  to.setAtomicAggregate(u.getAtomicAggregate());
+  to.setAggregatorAsn(u.getAggregatorAsn());
+  to.setAggregatorBgpId(u.getAggregatorBgpId());
+  to.setOriginatorId(u.getOriginatorId());
+  const std::string origin = u.getOrigin().cStr();
+  to.setOrigin(origin == "IGP"          ? Origin::IGP
+               : origin == "EGP"        ? Origin::EGP
+               : origin == "INCOMPLETE" ? Origin::INCOMPLETE
+                                        : Origin::ABSENT);
+  if (u.hasAsPath()) to.setAsPath(u.getAsPath());
+  if (next_hop != IpAddress{}) {
+    const unsigned bytes = next_hop.is_v4() ? 4 : 16;
+    put_data(to.initNextHop(bytes), next_hop.bytes.data() + 16 - bytes);
+  }
+  const auto u32s = [](wire::Bytes from, auto init) {
+    const auto n = static_cast<unsigned>(from.size() / 4);
+    if (n == 0) return;
+    auto list = init(n);
+    for (unsigned i = 0; i < n; ++i) list.set(i, be(from, std::size_t{i} * 4, 4));
+  };
+  u32s(a.communities, [&](unsigned n) { return to.initCommunities(n); });
+  u32s(a.large_communities.first(a.large_communities.size() / 12 * 12),
+       [&](unsigned n) { return to.initLargeCommunities(n); });
+  if (const auto n = static_cast<unsigned>(a.extended_communities.size() / 8); n > 0) {
+    auto list = to.initExtendedCommunities(n);
+    for (unsigned i = 0; i < n; ++i) {
+      const std::uint64_t high = be(a.extended_communities, std::size_t{i} * 8, 4);
+      list.set(i, (high << 32) | be(a.extended_communities, std::size_t{i} * 8 + 4, 4));
+    }
+  }
+  if (u.hasClusterList()) to.setClusterList(u.getClusterList());
+  if (u.hasAsSegments()) to.setAsSegments(u.getAsSegments());
+  if (u.hasRawAttributes()) to.setRawAttributes(u.asReader().getRawAttributes());
+}
+
 std::vector<std::byte> framed(capnp::MessageBuilder& message) {
   const kj::Array<capnp::word> words = capnp::messageToFlatArray(message);
   const auto bytes = std::as_bytes(std::span(words.begin(), words.size()));
@@ -252,6 +297,57 @@ std::vector<std::byte> reference_batch(const BatchMeta& meta, const BatchAttribu
     list[i].setPrefixLen(routes[i].length);
   }
   return framed(message);
+}
+
+std::vector<std::byte> reference_message(const BatchMeta& m, const BatchAttributes& attributes,
+                                         std::span<const Prefix> routes, Sequence first_sequence,
+                                         bool with_source) {
+  capnp::MallocMessageBuilder message(kFirstSegmentWords);
+  auto batch = message.initRoot<Batch>();
+  batch.setFirstSequence(raw(first_sequence));
+  batch.setTimeReceivedNs(m.received_realtime_ns);
+  batch.setTimeBmpHeaderNs(m.bmp_timestamp_ns);
+  batch.setAnnounced(m.announced);
+  batch.setSynthetic(m.synthetic);
+  batch.setMultiprotocol(m.via_mp);
+  batch.setReason(static_cast<schema::Reason>(m.reason));
+  if (with_source) {
+    auto s = batch.initSource();
+    put_data(s.initWriterId(16), m.writer.bytes.data());
+    put_data(s.initRouterAddr(16), m.router_address.bytes.data());
+    put_data(s.initPeerAddr(16), m.peer_address.bytes.data());
+    if (!m.router_name.empty()) s.setRouterId(std::string(m.router_name).c_str());
+    s.setPeerDistinguisher(m.peer_distinguisher);
+    s.setPeerBgpId(m.peer_bgp_id);
+    s.setPeerAsn(m.peer_asn);
+    s.setRouterPort(m.router_port);
+    s.setAfi(m.family.afi);
+    s.setSafi(m.family.safi);
+    s.setPeerType(m.peer_type);
+    s.setView(static_cast<schema::View>(m.view));
+  }
+  if (attributes.attributes != nullptr) {
+    const wire::Attributes& a = *attributes.attributes;
+    if (a.present != 0 || !a.all.empty() || attributes.next_hop != IpAddress{})
+      fill_batch_attributes(batch.initAttributes(), a, attributes.next_hop);
+  }
+  auto list = batch.initRoutes(static_cast<unsigned>(routes.size()));
+  for (unsigned i = 0; i < routes.size(); ++i) {
+    const Prefix& p = routes[i];
+    const bool v4 = m.family.afi == 1;
+    list[i].setAddr0(static_cast<std::uint32_t>(v4 ? p.low : p.high >> 32));
+    list[i].setPrefixLen(p.length);
+    list[i].setPathId(p.path_id);
+    if (v4) continue;
+    list[i].setAddr1(static_cast<std::uint32_t>(p.high));
+    list[i].setAddr2(p.low);
+  }
+  const kj::Array<capnp::word> words = capnp::canonicalize(batch.asReader());
+  std::vector<std::byte> out(8 + words.size() * 8);
+  const std::uint64_t frame = std::uint64_t{words.size()} << 32;
+  std::memcpy(out.data(), &frame, 8);
+  std::memcpy(out.data() + 8, words.begin(), words.size() * 8);
+  return out;
 }
 
 std::vector<std::byte> reference_update(const BatchMeta& meta, const BatchAttributes& attributes,

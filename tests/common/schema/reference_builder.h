@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "common/schema/batch_encoder.h"
@@ -16,5 +17,9 @@ std::vector<std::byte> reference_batch(const BatchMeta& meta, const BatchAttribu
 // Framed Update of one route.
 std::vector<std::byte> reference_update(const BatchMeta& meta, const BatchAttributes& attributes,
                                         const Prefix& route, Sequence sequence);
+// Framed Batch of batch.capnp, as canonicalize() gives it.
+std::vector<std::byte> reference_message(const BatchMeta& meta, const BatchAttributes& attributes,
+                                         std::span<const Prefix> routes, Sequence first_sequence,
+                                         bool with_source);
 
 }  // namespace arancini::schema::test
