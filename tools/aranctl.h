@@ -21,5 +21,8 @@ inline constexpr int kExitBadData = 65;      // something could not be decoded
 inline constexpr int kExitNoInput = 66;      // no such file, no such stream
 inline constexpr int kExitUnavailable = 69;  // NATS cannot be reached
 inline constexpr int kExitSoftware = 70;
+inline constexpr int kExitNoPermission =
+    77;                                 // NATS does not accept the login, the certificate or the request
+inline constexpr int kExitConfig = 78;  // the configuration file has a mistake
 
 }  // namespace arancini::tools

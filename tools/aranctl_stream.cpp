@@ -14,6 +14,7 @@
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
 #include "tools/event_json.h"
+#include "tools/nats_flags.h"
 #include "tools/route_fold.h"
 #include "tools/route_json.h"
 #include "tools/sequence_audit.h"
@@ -27,8 +28,8 @@ using nlohmann::ordered_json;
 using schema::DecodedUpdate;
 
 struct StreamOptions {
-  std::string url = "nats://127.0.0.1:4222";
-  std::string stream = "ARANCINI_UPDATES";
+  NatsFlags flags;
+  std::string stream;  // that of the flags, for messages
   std::string prefix;
   std::string from;
   std::uint64_t count = 0;  // tail: 0, no end
@@ -37,6 +38,12 @@ struct StreamOptions {
   bool events = false;
   double settle_s = 3;
 
+  Result<std::unique_ptr<StreamReader>, StreamError> open() {
+    const auto place = find_stream(flags, events ? StreamKind::Events : StreamKind::Updates);
+    if (!place.ok()) return Err{place.error()};
+    stream = place->stream;
+    return StreamReader::open(place->nats, stream, filter());
+  }
   [[nodiscard]] std::string filter() const {
     return prefix.empty() ? ">" : prefix + (events ? ".events.>" : ".updates.>");
   }
@@ -88,11 +95,11 @@ class FullRead {
  public:
   enum class Settle { Beginning, AllHoles };
 
-  FullRead(const StreamOptions& options, Settle settle) : options_(options), settle_(settle) {}
+  FullRead(StreamOptions& options, Settle settle) : options_(options), settle_(settle) {}
 
   // `each` sees every update in stream order. False when reading failed: exit_code() and stderr say why.
   bool run(const std::function<void(const DecodedUpdate&)>& each) {
-    auto reader = StreamReader::open(options_.url, options_.stream, options_.filter());
+    auto reader = options_.open();
     if (!reader.ok()) return failed(reader.error());
     const auto at = (*reader)->position();
     if (!at.ok()) return failed(at.error());
@@ -206,7 +213,7 @@ class FullRead {
     }
   }
 
-  const StreamOptions& options_;
+  StreamOptions& options_;
   Settle settle_;
   SequenceAudit audit_;
   bool beginning_discarded_ = false;
@@ -268,7 +275,7 @@ std::string table_text(const ordered_json& j) {
                            j["safi"].get<unsigned>());
 }
 
-int fold(const StreamOptions& options, bool json) {
+int fold(StreamOptions& options, bool json) {
   RouteFold table;
   FullRead stream(options, FullRead::Settle::Beginning);
   if (!stream.run([&](const DecodedUpdate& u) { table.apply(u); })) return stream.exit_code();
@@ -310,7 +317,7 @@ ordered_json writer_json(const SequenceAudit::Writer& w, bool beginning_discarde
   return j;
 }
 
-int audit(const StreamOptions& options, bool json) {
+int audit(StreamOptions& options, bool json) {
   FullRead stream(options, FullRead::Settle::AllHoles);
   if (!stream.run([](const DecodedUpdate&) {})) return stream.exit_code();
   const SequenceAudit& a = stream.audit();
@@ -360,8 +367,8 @@ std::string update_text(const ordered_json& j) {
   return out + " seq " + j["sequence"].dump();
 }
 
-int tail(const StreamOptions& options, bool json) {
-  auto reader = StreamReader::open(options.url, options.stream, options.filter());
+int tail(StreamOptions& options, bool json) {
+  auto reader = options.open();
   const auto failed = [](const StreamError& error) {
     say(error.text);
     return error.exit_code;
@@ -412,7 +419,7 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
   struct Command {
     const char* name;
     const char* help;
-    int (*run)(const StreamOptions&, bool json);
+    int (*run)(StreamOptions&, bool json);
   };
   static constexpr Command kCommands[] = {
       {"tail", "updates as they come, one per line", tail},
@@ -422,9 +429,7 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
   for (const Command& command : kCommands) {
     auto options = std::make_shared<StreamOptions>();
     CLI::App* const sub = app.add_subcommand(command.name, command.help);
-    sub->add_option("--nats", options->url, "URL of the NATS server")->capture_default_str();
-    auto* const stream =
-        sub->add_option("--stream", options->stream, "name of the stream")->capture_default_str();
+    options->flags.add_to(*sub);
     sub->add_option("--prefix", options->prefix,
                     "only subjects <prefix>.updates.> (default: the whole stream)");
     if (command.run == tail) {
@@ -440,16 +445,14 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
       sub->add_flag("--from-start", options->from_start, "same as --from start")->excludes(from);
       sub->add_flag("--all", options->all, "ends behind what the stream holds now");
       sub->add_flag("--events", options->events,
-                    "events instead of updates (default stream: ARANCINI_EVENTS)");
+                    "events instead of updates (default stream: nats.events_stream)");
     } else {
       sub->add_option("--settle", options->settle_s, "seconds that holes get to close on a live stream")
           ->capture_default_str()
           ->check(CLI::NonNegativeNumber);
     }
-    sub->callback([&globals, &exit_code, options, stream, run = command.run] {
-      if (options->events && stream->count() == 0) options->stream = "ARANCINI_EVENTS";
-      exit_code = run(*options, globals.json);
-    });
+    sub->callback(
+        [&globals, &exit_code, options, run = command.run] { exit_code = run(*options, globals.json); });
   }
 }
 

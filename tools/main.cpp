@@ -16,7 +16,8 @@ int main(int argc, char** argv) {
       "Exit codes: 0 all well; 1 audit found a gap, a duplicate or a wrong order; 2 curated gave no answer;\n"
       "3 the stream's beginning is gone; 64 usage; 65 something could not be decoded; 66 no such file or "
       "stream;\n"
-      "69 NATS not reachable.");
+      "69 NATS not reachable; 77 NATS refuses the login, the certificate or the request; 78 mistake in "
+      "--config.");
   GlobalOptions globals;
   app.add_option("--runtime-dir", globals.runtime_dir, "runtime directory of the instance")
       ->capture_default_str();

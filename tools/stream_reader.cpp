@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <thread>
 
-#include "common/base/mask_url.h"
+#include "common/nats/nats_connector.h"
 #include "tools/aranctl.h"
 
 namespace arancini::tools {
@@ -27,23 +28,23 @@ struct Deleter {
 };
 template <class T, void (*Destroy)(T*)>
 using Handle = std::unique_ptr<T, Deleter<T, Destroy>>;
-using Options = Handle<natsOptions, natsOptions_Destroy>;
 using Connection = Handle<natsConnection, natsConnection_Destroy>;
 using JetStream = Handle<jsCtx, jsCtx_Destroy>;
 using Subscription = Handle<natsSubscription, natsSubscription_Destroy>;
 
-std::string reason(natsStatus status) {
+// "(conn.c:2088): ..." is of no use to an operator.
+std::string detail_of() {
   const char* last = nats_GetLastError(nullptr);
   std::string detail = last != nullptr ? last : "";
-  // "(conn.c:2088): ..." is of no use to an operator.
   if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
     detail.erase(0, at + 3);
+  return detail;
+}
+std::string reason(natsStatus status) {
+  const std::string detail = detail_of();
   const std::string text = natsStatus_GetText(status);
   return detail.empty() || detail == text ? text : text + " (" + detail + ")";
 }
-
-// Without one nats.c prints asynchronous errors itself; ours are seen by the calls that fail.
-void ignore_async_error(natsConnection*, natsSubscription*, natsStatus, void*) {}
 
 struct Fetched {
   natsMsgList list{};
@@ -88,16 +89,14 @@ class NatsMessage final : public StreamMessage {
 
 class NatsStreamReader final : public StreamReader {
  public:
-  NatsStreamReader(Options options, Connection connection, JetStream js, std::string url, std::string stream,
-                   std::string filter)
-      : options_(std::move(options)),
-        connection_(std::move(connection)),
-        js_(std::move(js)),
-        url_(std::move(url)),
-        stream_(std::move(stream)),
-        filter_(std::move(filter)) {}
+  NatsStreamReader(const NatsSettings& nats, std::string stream, std::string filter)
+      : connector_(nats, "aranctl"), stream_(std::move(stream)), filter_(std::move(filter)) {}
+  ~NatsStreamReader() override { disconnect(); }
+  NatsStreamReader(const NatsStreamReader&) = delete;
+  NatsStreamReader& operator=(const NatsStreamReader&) = delete;
 
   Result<Position, StreamError> position() override {
+    if (auto error = connect()) return Err{std::move(*error)};
     jsStreamInfo* info = nullptr;
     auto code = static_cast<jsErrCode>(0);
     const natsStatus status = js_GetStreamInfo(&info, js_.get(), stream_.c_str(), nullptr, &code);
@@ -136,7 +135,7 @@ class NatsStreamReader final : public StreamReader {
       if (next != before || (to == kFollow && end == End::Again)) progress = steady_clock::now();
       if (!refused)
         refused = StreamError{kExitUnavailable,
-                              "stream " + stream_ + " at " + mask_url(url_) + " gives no messages"};
+                              "stream " + stream_ + " at " + connector_.shown_url() + " gives no messages"};
       if (out_of_patience(*refused)) return refused;
       if (end == End::Failed) wait_a_little();
     }
@@ -145,6 +144,47 @@ class NatsStreamReader final : public StreamReader {
 
  private:
   enum class End { Done, Again, Failed };
+
+  // Unless there is a connection. It does not come back by itself: another server may be the one to ask.
+  std::optional<StreamError> connect() {
+    if (connection_ != nullptr && !natsConnection_IsClosed(connection_.get())) return std::nullopt;
+    disconnect();
+    const auto connection = connector_.connect(
+        [this](natsOptions* o) { return natsOptions_SetErrorHandler(o, on_error, this) == NATS_OK; });
+    if (!connection.ok()) {
+      // A login or a certificate does not get right by waiting.
+      const bool retry = connection.error().code == ErrorCode::NatsUnreachable;
+      return StreamError{retry ? kExitUnavailable : kExitNoPermission,
+                         std::string(to_string(connection.error().code)) + ": " + connection.error().text};
+    }
+    connection_.reset(*connection);
+    jsOptions api;
+    jsOptions_Init(&api);
+    if (!connector_.settings().api_prefix.empty()) api.Prefix = connector_.settings().api_prefix.c_str();
+    if (!connector_.settings().domain.empty()) api.Domain = connector_.settings().domain.c_str();
+    jsCtx* js = nullptr;
+    const natsStatus status = natsConnection_JetStream(&js, connection_.get(), &api);
+    js_.reset(js);
+    if (status != NATS_OK) return StreamError{kExitUnavailable, reason(status)};
+    return std::nullopt;
+  }
+  void disconnect() {
+    if (connection_ == nullptr) return;
+    connector_.leave(connection_.get());
+    js_.reset();
+    natsConnection_Close(connection_.get());
+    connection_.reset();
+  }
+  // What is denied is never answered; everything else is seen by the call that fails.
+  static void on_error(natsConnection* connection, natsSubscription*, natsStatus, void* closure) {
+    auto* self = static_cast<NatsStreamReader*>(closure);
+    const char* last = nullptr;
+    natsConnection_GetLastError(connection, &last);
+    const std::string text = last != nullptr ? last : "";
+    if (text.find("ermissions") == std::string::npos) return;
+    const std::lock_guard lock(self->mutex_);
+    self->denied_ = text;
+  }
 
   // One consumer's life: until the end is reached, or it gives nothing more.
   End read_with_consumer(std::uint64_t& next, std::uint64_t to, int batch,
@@ -217,19 +257,23 @@ class NatsStreamReader final : public StreamReader {
     }
   }
 
-  [[nodiscard]] StreamError stream_error(natsStatus status, jsErrCode code) const {
-    if (code == JSStreamNotFoundErr) {
-      return {kExitNoInput,
-              "no stream " + stream_ + " at " + mask_url(url_) + ": is publishd running, is --stream right?"};
+  [[nodiscard]] StreamError stream_error(natsStatus status, jsErrCode code) {
+    const std::string what = "stream " + stream_ + " at " + connector_.shown_url();
+    {
+      const std::lock_guard lock(mutex_);
+      if (!denied_.empty()) return {kExitNoPermission, what + ": " + denied_ + ": allow it (docs/nats.md)"};
     }
-    if (code == JSNotEnabledErr || code == JSNotEnabledForAccountErr || status == NATS_NO_RESPONDERS) {
-      return {kExitUnavailable, "the server at " + mask_url(url_) + " has no JetStream: " + reason(status)};
-    }
+    if (code == JSStreamNotFoundErr)
+      return {kExitNoInput, "no " + what + ": is publishd running, is --stream right?"};
+    if (status == NATS_NO_RESPONDERS)
+      return {kExitUnavailable,
+              what + ": the server has no JetStream (or nats.domain, nats.api_prefix are wrong)"};
     if (code == JSConsumerFilterNotSubsetErr) {
       return {kExitNoInput, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
     }
-    return {kExitUnavailable,
-            "cannot read stream " + stream_ + " at " + mask_url(url_) + ": " + reason(status)};
+    if (code != 0)
+      return {kExitUnavailable, "cannot read " + what + ": " + jetstream_failure(code, detail_of()).text};
+    return {kExitUnavailable, "cannot read " + what + ": " + reason(status)};
   }
 
   static int batch_size(const Position& p) {
@@ -240,40 +284,21 @@ class NatsStreamReader final : public StreamReader {
 
   static void wait_a_little() { std::this_thread::sleep_for(std::chrono::milliseconds(250)); }
 
-  Options options_;
-  Connection connection_;
-  JetStream js_;
-  std::string url_;
+  NatsConnector connector_;
   std::string stream_;
   std::string filter_;
+  std::mutex mutex_;
+  std::string denied_;  // under mutex_: last "Permissions Violation …"
+  Connection connection_;
+  JetStream js_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const std::string& url,
+Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const NatsSettings& nats,
                                                                       const std::string& stream,
                                                                       const std::string& filter) {
-  const auto failed = [&](natsStatus status) {
-    return Err{
-        StreamError{kExitUnavailable, "cannot reach NATS at " + mask_url(url) + ": " + reason(status)}};
-  };
-  natsOptions* raw_options = nullptr;
-  natsStatus status = natsOptions_Create(&raw_options);
-  Options options(raw_options);
-  if (status == NATS_OK) status = natsOptions_SetURL(raw_options, url.c_str());
-  if (status == NATS_OK) status = natsOptions_SetName(raw_options, "aranctl");
-  if (status == NATS_OK) status = natsOptions_SetErrorHandler(raw_options, ignore_async_error, nullptr);
-  if (status == NATS_OK) status = natsOptions_SetReconnectWait(raw_options, 250);
-  if (status == NATS_OK) status = natsOptions_SetMaxReconnect(raw_options, -1);
-  natsConnection* raw_connection = nullptr;
-  if (status == NATS_OK) status = natsConnection_Connect(&raw_connection, raw_options);
-  Connection connection(raw_connection);
-  jsCtx* raw_js = nullptr;
-  if (status == NATS_OK) status = natsConnection_JetStream(&raw_js, raw_connection, nullptr);
-  JetStream js(raw_js);
-  if (status != NATS_OK) return failed(status);
-  std::unique_ptr<StreamReader> reader = std::make_unique<NatsStreamReader>(
-      std::move(options), std::move(connection), std::move(js), url, stream, filter);
+  std::unique_ptr<StreamReader> reader = std::make_unique<NatsStreamReader>(nats, stream, filter);
   if (auto at = reader->position(); !at.ok()) return Err{at.error()};
   return reader;
 }

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "common/base/result.h"
+#include "common/nats/nats_settings.h"
 
 // Reads a stream in order, of JetStream (stream_reader.cpp, the only file of tools that sees nats.h) or in a
 // journal (journal_stream.cpp).
@@ -46,7 +47,7 @@ class StreamReader {
   virtual ~StreamReader() = default;
 
   // `filter`: a subject filter, ">" for the whole stream.
-  static Result<std::unique_ptr<StreamReader>, StreamError> open(const std::string& url,
+  static Result<std::unique_ptr<StreamReader>, StreamError> open(const NatsSettings& nats,
                                                                  const std::string& stream,
                                                                  const std::string& filter);
 

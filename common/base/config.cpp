@@ -2,13 +2,13 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
-#include <filesystem>
 #include <initializer_list>
 #include <limits>
 
@@ -413,7 +413,9 @@ void ConfigFlags::add_to(CLI::App& app) {
 Config load_config(const ConfigFlags& flags) {
   Config c;
   std::string file = flags.config.value_or("");
-  if (file.empty() && std::filesystem::exists(kDefaultFile)) file = kDefaultFile;
+  const int mode = flags.default_file == ConfigFlags::DefaultFile::IfReadable ? R_OK : F_OK;
+  const bool use_default = flags.default_file != ConfigFlags::DefaultFile::Never;
+  if (file.empty() && use_default && ::access(kDefaultFile, mode) == 0) file = kDefaultFile;
   if (!file.empty()) {
     std::FILE* f = std::fopen(file.c_str(), "re");
     if (f == nullptr) throw ConfigError(fmt::format("{}: cannot be opened: {}", file, std::strerror(errno)));

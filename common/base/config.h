@@ -129,6 +129,8 @@ struct ConfigFlags {
       format, sink;
   std::optional<std::uint32_t> shards;
   bool check_config = false;
+  // Of /etc/arancini/arancini.toml, when no file is named.
+  enum class DefaultFile : std::uint8_t { IfThere, IfReadable, Never } default_file = DefaultFile::IfThere;
   void add_to(CLI::App& app);
 };
 

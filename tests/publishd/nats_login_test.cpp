@@ -1,6 +1,7 @@
 #include <openssl/evp.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tests/publishd/nats_fixture.h"
 
@@ -108,6 +109,58 @@ TEST_F(Tls, FilesThatAreNoneAreNamed) {
                                            certs_.key("ca")));
   expect_trouble(ErrorCode::NatsTls, {"key values mismatch"});
 }
+// The same [nats] table serves aranctl; no secret needs a flag.
+TEST_F(Tls, AranctlReadsWithTheSameSettings) {
+  nats_.start(
+      fmt::format("tls {{\n cert_file: \"{}\"\n key_file: \"{}\"\n ca_file: \"{}\"\n verify: true\n}}\n"
+                  "authorization {{ users: [ {{ user: u, password: p }},\n"
+                  "  {{ user: idle, password: p, permissions: {{ publish: \"none\" }} }} ] }}",
+                  certs_.cert("server"), certs_.key("server"), certs_.cert("ca")));
+  certs_.issue("client", "ca", "DNS:publishd");
+  const auto ring = make_ring();
+  const std::string settings = client("client") + "user = \"u\"\npassword = \"p\"\n";
+  start_publishd(url(), settings);
+  feed(*ring, 100);
+  expect_published(*ring);
+  const std::string own = dir_.path() + "/arancini.toml";
+  const auto aranctl = [&](const std::string& arguments) {
+    Child c;
+    const std::string out = dir_.path() + "/aranctl.out";
+    std::filesystem::remove(out);
+    std::vector<std::string> command{ARANCTL};
+    std::istringstream words(arguments);
+    for (std::string w; words >> w;) command.push_back(w);
+    c.start(command, out);
+    const int status = c.wait();
+    return std::pair(WIFEXITED(status) ? WEXITSTATUS(status) : -1, text_of_file(out));
+  };
+  const auto expect = [&](const std::string& arguments, int code, const std::string& text) {
+    const auto [exit_code, out] = aranctl(arguments);
+    EXPECT_EQ(exit_code, code) << arguments << "\n" << out;
+    EXPECT_NE(out.find(text), std::string::npos) << arguments << "\n" << out;
+  };
+  expect("audit --settle 0 --config " + own, 0, "100");
+  const auto other = [&](const std::string& lines) {
+    const std::string path = dir_.path() + "/other.toml";
+    write_file(path, fmt::format("[nats]\nurl = \"{}\"\n{}", url(), lines));
+    return path;
+  };
+  expect("audit --config " + other(client("client") + "user = \"u\"\npassword = \"wr0ng\"\n"), 77,
+         "the server refuses user 'u'");
+  expect("audit --config " + other(client("client") + "user = \"idle\"\npassword = \"p\"\n"), 77,
+         "Permissions Violation for Publish to \"$JS.API.STREAM.INFO.ARANCINI_UPDATES\"");
+  expect("audit --config " + other("user = \"u\"\npassword = \"p\"\n" + ca("other-ca")), 77,
+         "not trusted by nats.tls_ca");
+  expect("audit --nats " + url(), 77, "not trusted by the system's CAs");
+  expect("audit --config " + other("uesr = \"u\"\n"), 78, "unknown key nats.uesr");
+  expect("audit --config /nonexistent.toml", 78, "/nonexistent.toml");
+  ASSERT_EQ(::setenv("ARANCINI_NATS_PASSWORD", "p", 1), 0);
+  ASSERT_EQ(::setenv("ARANCINI_NATS", ("tls://u@localhost:" + std::to_string(nats_.port())).c_str(), 1), 0);
+  expect("fold --settle 0 --config " + other(client("client")), 0, "");
+  ASSERT_EQ(::unsetenv("ARANCINI_NATS_PASSWORD"), 0);
+  ASSERT_EQ(::unsetenv("ARANCINI_NATS"), 0);
+}
+
 // Read again at each attempt: renewing needs no restart.
 TEST_F(Tls, RenewedFilesAreUsed) {
   serve();
