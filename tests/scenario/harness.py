@@ -28,6 +28,34 @@ def skip(why):
     sys.exit(SKIP)
 
 
+class SmallDisk:
+    """A tmpfs of its own, to be filled. Needs root: see SmallDisk.possible()."""
+
+    def __init__(self, mebibytes):
+        self.path = tempfile.mkdtemp(prefix="arancini-disk-")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}M,mode=0755", "arancini-test", self.path], check=True)
+
+    @staticmethod
+    def possible():
+        return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"],
+                                                    capture_output=True).returncode == 0
+
+    def resize(self, mebibytes):
+        subprocess.run(["mount", "-o", f"remount,size={mebibytes}M", self.path], check=True)
+
+    def free_bytes(self):
+        s = os.statvfs(self.path)
+        return s.f_bavail * s.f_frsize
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # Whoever still holds a file there is a process that ends now.
+        subprocess.run(["umount", "-l", self.path], check=True)
+        os.rmdir(self.path)
+
+
 def wait_for(what, condition, seconds=30, step=0.05):
     """Polls until condition() is truthy and returns it; fails with `what` at the deadline."""
     deadline = time.monotonic() + seconds
@@ -42,15 +70,15 @@ def wait_for(what, condition, seconds=30, step=0.05):
 
 class Pipeline:
     def __init__(self, shards=2, settings=None, prefix=(), bmp="127.0.0.1:0", metrics="127.0.0.1:0", args=(),
-                 nats="embedded", read_from=None):
+                 nats="embedded", read_from=None, state=None):
         """settings: {table: {key: value}} for the TOML file. prefix: command prefix, e.g. `ip netns exec X`. nats: URLs of
-        servers that the test runs itself; read_from: the URL that the tools use then."""
+        servers that the test runs itself; read_from: the URL that the tools use then. state: the state directory."""
         self.dir = tempfile.mkdtemp(prefix="arancini-test-")
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else self.dir
         self.run_dir = tempfile.mkdtemp(prefix="arancini-run-", dir=base)
         self.prefix = list(prefix)
         self.args = ["--supervise", "--config", os.path.join(self.dir, "arancini.toml"), "--runtime-dir", self.run_dir,
-                     "--state-dir", os.path.join(self.dir, "state"), "--bmp-listen", bmp, "--metrics-listen", metrics,
+                     "--state-dir", state or os.path.join(self.dir, "state"), "--bmp-listen", bmp, "--metrics-listen", metrics,
                      "--nats", nats, "--shards", str(shards), *args]
         tables = {"curation": {"session_grace_s": 1.0, "resync_settle_s": 0.2, "resync_timeout_s": 3.0},
                   "ring": {"size_bytes": 16 * 1024 * 1024}}
@@ -85,6 +113,11 @@ class Pipeline:
     def log_text(self):
         with open(self.log_path, errors="replace") as f:
             return f.read()[-8000:]
+
+    def log_lines(self, *words):
+        """Lines of the whole log that hold all of these."""
+        with open(self.log_path, errors="replace") as f:
+            return [line.rstrip() for line in f if all(w in line for w in words)]
 
     def stop(self):
         if self.process and self.process.poll() is None:

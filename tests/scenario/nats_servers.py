@@ -137,10 +137,10 @@ class NatsClient:
 
 
 class NatsServer:
-    """One nats-server with a store of its own. `config`: more lines of its configuration."""
+    """One nats-server with a store of its own. `config`: more lines of its configuration; `jetstream`: of that block."""
 
-    def __init__(self, folder, name="nats", host="127.0.0.1", port=None, store=None, config="", prefix=()):
-        self.name, self.host, self.port = name, host, port or free_port()
+    def __init__(self, folder, name="nats", host="127.0.0.1", store=None, config="", jetstream="", prefix=()):
+        self.name, self.host, self.port = name, host, free_port()
         self.monitor = free_port()
         self.url = f"nats://{host}:{self.port}"
         self.store = store or os.path.join(folder, name)
@@ -148,9 +148,13 @@ class NatsServer:
         self.conf = os.path.join(folder, name + ".conf")
         self.prefix = list(prefix)
         self.process = None
+        self.configure(config, jetstream)
+
+    def configure(self, config="", jetstream=""):
+        """For the next start()."""
         with open(self.conf, "w") as f:
-            f.write(f'listen: "{host}:{self.port}"\nhttp: "{host}:{self.monitor}"\nserver_name: {name}\nlog_file: "{self.log_path}"\n'
-                    f'jetstream {{ store_dir: "{self.store}" }}\n{config}\n')
+            f.write(f'listen: "{self.host}:{self.port}"\nhttp: "{self.host}:{self.monitor}"\nserver_name: {self.name}\n'
+                    f'log_file: "{self.log_path}"\njetstream {{ store_dir: "{self.store}"\n{jetstream} }}\n{config}\n')
 
     def start(self, wait=True):
         """Also after kill(). Returns self."""
