@@ -42,6 +42,15 @@ def main():
             pattern = re.compile(r"arancini\.updates\.v4_127_0_0_1\.6500[12]\.[12]_1$")
             assert len(read["subjects"]) == 4 and all(pattern.match(s) for s in read["subjects"]), read["subjects"]
 
+            def durable(most):
+                r = subprocess.run(["node", os.path.join(module, "durable.js"), pipeline.nats, "billing", "arancini.updates.>",
+                                    str(most)], capture_output=True, text=True, timeout=120)
+                assert r.returncode == 0, r.stderr
+                return json.loads(r.stdout)
+            part, rest = durable(3), durable(0)
+            assert part["messages"] == 3 and rest["first"] == part["last"] + 1, (part, rest)
+            assert part["updates"] + rest["updates"] == audit["records"], (part, rest, audit)
+
             schema = os.path.join(REPO, "common", "schema", "update.capnp")
             text = open(schema).read()
             old = os.path.join(pipeline.dir, "old.capnp")
@@ -58,7 +67,7 @@ def main():
                 assert sum("announced = true" in x for x in lines) > 2000
                 assert all("timeReceivedNs" in x and "prefixAddr" in x for x in lines)
             print(f"npm's nats read {read['messages']} messages with {read['updates']} updates; capnp decoded all with "
-                  "the schema and with one that ends at @30")
+                  "the schema and with one that ends at @30; a durable consumer went on where it had stopped")
         finally:
             gen.terminate()
             gen.wait()
