@@ -263,6 +263,8 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       outcome = Outcome::NoRoom;
       break;
     }
+    if (tell && !told) [[unlikely]]
+      context_.stats.add(IngestMetric::RingFullEvents);
     slice.plain = told && !table.has_untold;
     if (field.announced) {
       table.without_ids |= !progress.path_ids;
