@@ -149,6 +149,14 @@ struct JournalWriter {
 };
 
 struct Journal::Impl {
+  struct Trouble {
+    std::atomic<ErrorCode> code{ErrorCode::None};
+    bool told = false;  // these under log_mutex
+    ErrorCode told_code = ErrorCode::None;
+    std::uint64_t told_ns = 0;
+    [[nodiscard]] ErrorCode load() const { return code.load(std::memory_order_relaxed); }
+  };
+
   Impl(JournalOptions options, Wake& wake, Logger& log);
   ~Impl();
 
@@ -188,7 +196,7 @@ struct Journal::Impl {
   std::vector<std::shared_ptr<JournalWriter>> list() const;
   void say(LogLevel level, const std::string& text);
   // Says it once, until it changes or is over.
-  void set_trouble(std::atomic<ErrorCode>& which, ErrorCode code, const std::string& text);
+  void set_trouble(Trouble& which, ErrorCode code, const std::string& text);
 
   JournalOptions options;
   Wake& hot;
@@ -223,9 +231,9 @@ struct Journal::Impl {
   std::uint64_t discarded = 0;
   std::uint64_t discard_told_ns = 0;
 
-  std::atomic<ErrorCode> open_trouble{ErrorCode::None};
-  std::atomic<ErrorCode> space_trouble{ErrorCode::None};
-  std::atomic<ErrorCode> write_trouble{ErrorCode::None};
+  Trouble open_trouble;
+  Trouble space_trouble;
+  Trouble write_trouble;
   std::atomic<bool> corrupt_there{false};
 
   Wake write_wake;

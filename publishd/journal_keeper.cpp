@@ -23,8 +23,7 @@ namespace arancini::publishd {
 namespace {
 
 constexpr std::uint64_t kSecond = 1'000'000'000;
-constexpr std::uint64_t kMinSegmentBytes = 2 * std::uint64_t{shm::kRecordMaxBytes};
-constexpr std::uint64_t kDiscardTellNs = 60 * kSecond;
+constexpr std::uint64_t kTellNs = 60 * kSecond;  // the same thing again
 constexpr std::string_view kSparePrefix = "spare-";
 constexpr std::string_view kCorruptSuffix = ".corrupt";
 
@@ -72,15 +71,26 @@ void Journal::Impl::say(LogLevel level, const std::string& text) {
   log.log(level, "{}", text);
 }
 
-void Journal::Impl::set_trouble(std::atomic<ErrorCode>& which, ErrorCode code, const std::string& text) {
-  const ErrorCode before = which.exchange(code, std::memory_order_relaxed);
-  if (before == code) return;
+void Journal::Impl::set_trouble(Trouble& which, ErrorCode code, const std::string& text) {
+  if (which.code.exchange(code, std::memory_order_relaxed) == code) return;
+  hot.bump();
+  const std::uint64_t now = clock_ns(CLOCK_BOOTTIME);
+  {
+    // What comes and goes (a full disk that is being emptied) is told once a minute.
+    const std::lock_guard guard(log_mutex);
+    if (code == ErrorCode::None ? !which.told : which.told_code == code && now - which.told_ns < kTellNs)
+      return;
+    which.told = code != ErrorCode::None;
+    if (which.told) {
+      which.told_code = code;
+      which.told_ns = now;
+    }
+  }
   if (code != ErrorCode::None) {
     say(LogLevel::Error, text);
   } else {
     say(LogLevel::Info, fmt::format("journal {} works again", options.directory));
   }
-  hot.bump();
 }
 
 // ---- opening
@@ -324,7 +334,9 @@ std::uint64_t Journal::Impl::segment_size() {
   std::uint64_t bytes = options.segment_bytes;
   if (options.max_bytes != 0) {
     const std::uint64_t share = options.max_bytes / (4 * std::max<std::uint64_t>(writers.size(), 1));
-    bytes = std::min(bytes, std::max(share, std::min(kMinSegmentBytes, options.segment_bytes)));
+    const std::uint64_t least =
+        journal::kSegmentHeaderBytes + 2 * journal::frame_file_bytes(options.frame_bytes);
+    bytes = std::min(bytes, std::max(share, least));
   }
   bytes = std::max(bytes, spare_wanted_bytes);
   return (bytes + 4095) / 4096 * 4096;
@@ -428,7 +440,7 @@ bool Journal::Impl::discard_oldest() {
   remove_published(*of);
   ++discarded;
   const std::uint64_t now = clock_ns(CLOCK_BOOTTIME);
-  if (discard_told_ns == 0 || now - discard_told_ns >= kDiscardTellNs) {
+  if (discard_told_ns == 0 || now - discard_told_ns >= kTellNs) {
     discard_told_ns = now;
     say(LogLevel::Warn, fmt::format("journal {}: the oldest segment was discarded to make room ({} since the "
                                     "start): journal.when_full = \"discard-old\"",

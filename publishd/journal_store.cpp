@@ -162,11 +162,10 @@ class JournalStore final : public SpillStore {
   [[nodiscard]] std::uint64_t floor_created_ns() const override { return w_->published.floor_created_ns; }
 
   [[nodiscard]] ErrorCode trouble() const override {
-    if (const ErrorCode e = journal_.open_trouble.load(std::memory_order_relaxed); e != ErrorCode::None)
-      return e;
+    if (const ErrorCode e = journal_.open_trouble.load(); e != ErrorCode::None) return e;
     if (!w_->blocked.load(std::memory_order_relaxed)) return ErrorCode::None;
-    const ErrorCode e = journal_.write_trouble.load(std::memory_order_relaxed);
-    return e != ErrorCode::None ? e : journal_.space_trouble.load(std::memory_order_relaxed);
+    const ErrorCode e = journal_.write_trouble.load();
+    return e != ErrorCode::None ? e : journal_.space_trouble.load();
   }
 
  private:
@@ -297,9 +296,9 @@ std::vector<Journal::Orphan> Journal::orphans(const std::vector<WriterId>& rings
 
 ErrorCode Journal::trouble() const {
   const Impl& i = *impl_;
-  if (const ErrorCode e = i.open_trouble.load(std::memory_order_relaxed); e != ErrorCode::None) return e;
-  if (const ErrorCode e = i.write_trouble.load(std::memory_order_relaxed); e != ErrorCode::None) return e;
-  if (const ErrorCode e = i.space_trouble.load(std::memory_order_relaxed); e != ErrorCode::None) return e;
+  if (const ErrorCode e = i.open_trouble.load(); e != ErrorCode::None) return e;
+  if (const ErrorCode e = i.write_trouble.load(); e != ErrorCode::None) return e;
+  if (const ErrorCode e = i.space_trouble.load(); e != ErrorCode::None) return e;
   return i.corrupt_there.load(std::memory_order_relaxed) ? ErrorCode::JournalCorrupt : ErrorCode::None;
 }
 

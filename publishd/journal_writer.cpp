@@ -305,18 +305,17 @@ bool Journal::Impl::new_segment(JournalWriter& w, const JournalWriter::Run& run,
   std::optional<Spare> s;
   {
     const std::lock_guard guard(mutex);
-    spare_wanted_bytes = std::max(spare_wanted_bytes, need);
     if (spare && spare->bytes >= need) {
       s = std::move(spare);
       spare.reset();
     }
+    spare_wanted_bytes = s ? 0 : std::max(spare_wanted_bytes, need);
   }
   w.starved.store(!s, std::memory_order_relaxed);
   space_wake.bump();
   if (!s) {
     // The preallocator wakes us; why it has none is its to say.
-    if (space_trouble.load(std::memory_order_relaxed) != ErrorCode::None)
-      w.blocked.store(true, std::memory_order_relaxed);
+    if (space_trouble.load() != ErrorCode::None) w.blocked.store(true, std::memory_order_relaxed);
     w.retry_at_ns = clock_ns(CLOCK_BOOTTIME) + 1'000'000;
     return false;
   }
