@@ -14,6 +14,7 @@
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
 #include "tools/event_json.h"
+#include "tools/journal_stream.h"
 #include "tools/nats_flags.h"
 #include "tools/route_fold.h"
 #include "tools/route_json.h"
@@ -29,7 +30,8 @@ using schema::DecodedUpdate;
 
 struct StreamOptions {
   NatsFlags flags;
-  std::string stream;  // that of the flags, for messages
+  std::string journal;  // read this directory instead of a stream
+  std::string source;   // "stream NAME" or "journal DIR", for messages
   std::string prefix;
   std::string from;
   std::uint64_t count = 0;  // tail: 0, no end
@@ -39,10 +41,19 @@ struct StreamOptions {
   double settle_s = 3;
 
   Result<std::unique_ptr<StreamReader>, StreamError> open() {
+    if (!journal.empty()) return open_journal();
     const auto place = find_stream(flags, events ? StreamKind::Events : StreamKind::Updates);
     if (!place.ok()) return Err{place.error()};
-    stream = place->stream;
-    return StreamReader::open(place->nats, stream, filter());
+    if (place->journal.empty()) {
+      source = "stream " + place->stream;
+      return StreamReader::open(place->nats, place->stream, filter());
+    }
+    journal = place->journal;
+    return open_journal();
+  }
+  Result<std::unique_ptr<StreamReader>, StreamError> open_journal() {
+    source = "journal " + journal;
+    return open_journal_stream(journal, events ? StreamKind::Events : StreamKind::Updates);
   }
   [[nodiscard]] std::string filter() const {
     return prefix.empty() ? ">" : prefix + (events ? ".events.>" : ".updates.>");
@@ -118,11 +129,18 @@ class FullRead {
       if (!read(**reader, next, now_at->last_sequence, each)) return false;
       next = now_at->last_sequence + 1;
     }
+    damaged_ = (*reader)->damaged();
+    // Retention may have been at work meanwhile.
+    if (!options_.journal.empty()) {
+      const auto now_at = (*reader)->position();
+      beginning_discarded_ = beginning_discarded_ || (now_at.ok() && now_at->first_sequence > 1);
+    }
     return true;
   }
 
   [[nodiscard]] const SequenceAudit& audit() const { return audit_; }
   [[nodiscard]] bool beginning_discarded() const { return beginning_discarded_; }
+  [[nodiscard]] std::uint64_t damaged() const { return damaged_; }
   [[nodiscard]] std::uint64_t messages() const { return messages_; }
   [[nodiscard]] std::uint64_t undecodable() const { return undecodable_; }
   [[nodiscard]] std::uint64_t header_mismatches() const { return header_mismatches_; }
@@ -137,14 +155,17 @@ class FullRead {
   // What a reader of the table must know; one line each on stderr.
   void say_what_is_missing() const {
     if (beginning_discarded_) {
-      say("the beginning of stream " + options_.stream +
-          " is gone (retention or purge): routes announced there and unchanged since are missing");
+      say("the beginning of " + options_.source +
+          (options_.journal.empty() ? " is gone (retention or purge)"
+                                    : " is gone (retention, or published to a broker)") +
+          ": routes announced there and unchanged since are missing");
     }
     for (const auto& [id, w] : audit_.writers()) {
       if (const std::uint64_t gaps = w.gaps(beginning_discarded_); gaps > 0) {
         const auto holes = w.holes(beginning_discarded_, 1);
-        say(fmt::format("writer {}: {} of {} updates are not in the stream, first {} to {}", id.to_hex(),
-                        gaps, w.sequences.last(), holes.front().first, holes.front().second));
+        say(fmt::format("writer {}: {} of {} updates are not in the {}, first {} to {}", id.to_hex(), gaps,
+                        w.sequences.last(), options_.journal.empty() ? "stream" : "journal",
+                        holes.front().first, holes.front().second));
       }
     }
   }
@@ -217,6 +238,7 @@ class FullRead {
   Settle settle_;
   SequenceAudit audit_;
   bool beginning_discarded_ = false;
+  std::uint64_t damaged_ = 0;
   std::uint64_t messages_ = 0;
   std::uint64_t undecodable_ = 0;
   std::uint64_t header_mismatches_ = 0;
@@ -294,7 +316,7 @@ int fold(StreamOptions& options, bool json) {
   if (!json)
     fmt::print("{} routes from {} updates\n", table.size(), stream.audit().records() + stream.unidentified());
   stream.say_what_is_missing();
-  if (stream.undecodable() > 0) return kExitBadData;
+  if (stream.undecodable() > 0 || stream.damaged() > 0) return kExitBadData;
   return stream.beginning_discarded() || stream.headless() ? kExitIncomplete : kExitOk;
 }
 
@@ -332,6 +354,7 @@ int audit(StreamOptions& options, bool json) {
   j["header_mismatches"] = stream.header_mismatches();
   j["unidentified"] = stream.unidentified();
   j["beginning_discarded"] = discarded;
+  if (!options.journal.empty()) j["damaged"] = stream.damaged();
   ordered_json& writers = j["writers"] = ordered_json::array();
   for (const auto& [id, w] : a.writers()) writers.push_back(writer_json(w, discarded));
   if (json) {
@@ -347,12 +370,11 @@ int audit(StreamOptions& options, bool json) {
     fmt::print("{} messages, {} records, gaps {}, duplicates {}, order violations {}\n", stream.messages(),
                a.records(), a.gaps(discarded), a.duplicates(), a.order_violations());
   }
-  if (discarded)
-    say("the beginning of stream " + options.stream + " is gone: what was there cannot be checked");
+  if (discarded) say("the beginning of " + options.source + " is gone: what was there cannot be checked");
   if (stream.unidentified() > 0)
     say(fmt::format("{} updates have no sequence: not checked", stream.unidentified()));
   if (a.gaps(discarded) > 0 || a.duplicates() > 0 || a.order_violations() > 0) return kExitAuditFailed;
-  if (stream.undecodable() > 0 || stream.header_mismatches() > 0) return kExitBadData;
+  if (stream.undecodable() > 0 || stream.header_mismatches() > 0 || stream.damaged() > 0) return kExitBadData;
   return discarded ? kExitIncomplete : kExitOk;
 }
 
@@ -410,6 +432,7 @@ int tail(StreamOptions& options, bool json) {
     return std::ferror(stdout) == 0 && (options.count == 0 || printed < options.count);
   });
   if (error) return failed(*error);
+  bad = bad || (*reader)->damaged() > 0;
   return bad ? kExitBadData : kExitOk;
 }
 
@@ -430,6 +453,11 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
     auto options = std::make_shared<StreamOptions>();
     CLI::App* const sub = app.add_subcommand(command.name, command.help);
     options->flags.add_to(*sub);
+    sub->add_option("--journal", options->journal,
+                    "directory of a journal, read instead of a stream, beside a publishd or without one "
+                    "(default: where --config says sink.kind = \"journal\", its journal)")
+        ->excludes("--nats")
+        ->excludes("--stream");
     sub->add_option("--prefix", options->prefix,
                     "only subjects <prefix>.updates.> (default: the whole stream)");
     if (command.run == tail) {

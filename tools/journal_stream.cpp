@@ -37,7 +37,8 @@ class JournalMessage final : public StreamMessage {
     last_ = std::to_string(header.first_sequence + header.count - 1);
     count_ = std::to_string(header.count);
     schema::BatchExpander batch;
-    subject_ = batch.open(header, payload)
+    subject_ = header.kind == static_cast<std::uint8_t>(shm::RecordKind::Event) ? "events"
+               : batch.open(header, payload)
                    ? fmt::format("updates.{}.{}.{}_{}", subject_token(batch.router_address()),
                                  batch.peer_asn(), batch.family().afi, batch.family().safi)
                    : "damaged";
@@ -64,7 +65,9 @@ class JournalMessage final : public StreamMessage {
 
 class JournalStream final : public StreamReader {
  public:
-  explicit JournalStream(journal::JournalReader reader) : reader_(std::move(reader)) {}
+  JournalStream(journal::JournalReader reader, StreamKind kind)
+      : reader_(std::move(reader)),
+        wanted_(kind == StreamKind::Events ? shm::RecordKind::Event : shm::RecordKind::UpdateBatch) {}
 
   [[nodiscard]] Result<Position, StreamError> position() override {
     reader_.look();
@@ -98,7 +101,6 @@ class JournalStream final : public StreamReader {
           continue;
         }
         case Status::Discarded:
-          ++damaged_;
           say(fmt::format("{} frames of shard {} were discarded by retention before they were read",
                           reader_.damage().last_frame - reader_.damage().first_frame + 1, writer.shard));
           continue;
@@ -110,7 +112,7 @@ class JournalStream final : public StreamReader {
       for (std::size_t at = 0; at < frame.payload.size();) {
         shm::RecordHeader h;
         std::memcpy(&h, frame.payload.data() + at, sizeof h);
-        if (static_cast<shm::RecordKind>(h.kind) == shm::RecordKind::UpdateBatch) {
+        if (static_cast<shm::RecordKind>(h.kind) == wanted_) {
           message.record(h, frame.payload.subspan(at + sizeof h, h.payload_bytes), frame.header.order);
           if (!each(message)) return std::nullopt;
         }
@@ -123,13 +125,15 @@ class JournalStream final : public StreamReader {
 
  private:
   journal::JournalReader reader_;
+  shm::RecordKind wanted_;
   bool begun_ = false;
   std::uint64_t damaged_ = 0;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std::string& directory) {
+Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std::string& directory,
+                                                                       StreamKind kind) {
   auto reader = journal::JournalReader::open(directory);
   if (!reader) return Err{StreamError{kExitNoInput, reader.error()}};
   std::error_code ec;
@@ -138,7 +142,7 @@ Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std
     return Err{StreamError{kExitNoInput, fmt::format("{} is a state directory: name its journal, {}",
                                                      directory, inner.string())}};
   }
-  return std::unique_ptr<StreamReader>(std::make_unique<JournalStream>(std::move(reader).value()));
+  return std::unique_ptr<StreamReader>(std::make_unique<JournalStream>(std::move(reader).value(), kind));
 }
 
 }  // namespace arancini::tools

@@ -4,12 +4,15 @@
 #include <string>
 
 #include "common/base/result.h"
+#include "tools/nats_flags.h"
 #include "tools/stream_reader.h"
 
 namespace arancini::tools {
 
-// A journal as a stream: each batch of updates is a message in batch-v2, in the order in which publishd wrote
-// them; the stream sequence is the number of its frame. Needs no broker and no publishd, and disturbs none.
-Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std::string& directory);
+// A journal as a stream: each record of updates (batch-v2), or each event, is a message, in the order in
+// which publishd wrote them; the stream sequence is the number of its frame. Needs no broker and no publishd,
+// and disturbs none.
+Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std::string& directory,
+                                                                       StreamKind kind);
 
 }  // namespace arancini::tools

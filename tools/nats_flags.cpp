@@ -30,6 +30,10 @@ Result<StreamPlace, StreamError> find_stream(const NatsFlags& flags, StreamKind 
   StreamPlace place;
   try {
     const Config config = load_config(wanted);
+    if (config.sink.kind == SinkKind::Journal && !flags.url) {
+      place.journal = config.journal_dir();
+      return place;
+    }
     if (config.nats.url == "embedded") {
       return Err{
           StreamError{kExitUsage, fmt::format("{}: nats.url is \"embedded\", a nats-server of curated's own: "

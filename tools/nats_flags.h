@@ -27,6 +27,7 @@ struct NatsFlags {
 struct StreamPlace {
   NatsSettings nats;
   std::string stream;
+  std::string journal;  // not empty: the configuration has no broker, the updates are in this directory
 };
 enum class StreamKind { Updates, Events };
 // Warns on stderr about files with secrets that others may read.
