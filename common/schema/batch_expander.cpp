@@ -11,6 +11,9 @@ namespace {
 
 using namespace layout;
 
+// The data words up to the last one that write_update() fills.
+constexpr std::uint32_t kPatchedDataWords = kSequence / 64 + 1;
+
 // Checks that a template is laid out exactly as the encoder does it: every object at the place where the one
 // before it ends. That bounds every pointer, and whoever reads the copies finds no overlap and no loop.
 class TemplateCheck {
@@ -161,7 +164,14 @@ bool BatchExpander::open(const shm::RecordHeader& untrusted, std::span<const std
 
   template_ = payload.subspan(kTemplateOffsetBytes, header.template_bytes);
   routes_ = payload.subspan(tag_at + kWordBytes, route_bytes);
-  update_bytes_ = kUpdateTemplateBytes + header.template_bytes;
+  data_words_ = kUpdateDataWords;
+  while (data_words_ > kPatchedDataWords && load_u64(base + (data_words_ - 1) * kWordBytes) == 0)
+    --data_words_;
+  pointers_ = kUpdatePointers;
+  while (pointers_ > 0 && load_u64(base + (kUpdateDataWords + pointers_ - 1) * kWordBytes) == 0) --pointers_;
+  has_prototype_ = false;
+  update_bytes_ =
+      kUpdateTemplateBytes + header.template_bytes - (kUpdateWords - data_words_ - pointers_) * kWordBytes;
   count_ = header.count;
   first_sequence_ = Sequence{header.first_sequence};
   std::memcpy(router_address_.bytes.data(), base + std::size_t{kRouterAddrWord} * kWordBytes, 16);
@@ -174,13 +184,33 @@ bool BatchExpander::open(const shm::RecordHeader& untrusted, std::span<const std
   return true;
 }
 
-void BatchExpander::write_update(std::uint32_t i, std::byte* out) const {
+void BatchExpander::make_prototype() {
+  has_prototype_ = true;
+  const std::size_t words = update_bytes_ / kWordBytes;
+  if (prototype_.size() < words) prototype_.resize(words * 2);
+  std::uint64_t* to = prototype_.data();
+  *to++ = std::uint64_t{words - 1} << 32;
+  *to++ = struct_pointer(0, data_words_, pointers_);
+  const std::byte* const base = template_.data();
+  std::memcpy(to, base, data_words_ * kWordBytes);
+  to += data_words_;
+  // What is left out lies between the pointers and what they point to.
+  const std::uint64_t nearer = std::uint64_t{kUpdatePointers - pointers_} << 2;
+  for (std::uint32_t i = 0; i < pointers_; ++i) {
+    const std::uint64_t pointer = load_u64(base + std::size_t{kUpdateDataWords + i} * kWordBytes);
+    *to++ = pointer == 0 ? 0 : pointer - nearer;
+  }
+  const std::size_t objects = std::size_t{kUpdateWords} * kWordBytes;
+  std::memcpy(to, base + objects, template_.size() - objects);
+}
+
+void BatchExpander::write_update(std::uint32_t i, std::byte* out) {
+  if (!has_prototype_) make_prototype();
   const std::byte* const route = routes_.data() + std::size_t{i} * kRecordRouteDataWords * kWordBytes;
-  store_u64(out, (std::uint64_t{template_.size() / kWordBytes} + 1) << 32);
-  store_u64(out + kFrameBytes, struct_pointer(0, kUpdateDataWords, kUpdatePointers));
+  std::memcpy(out, prototype_.data(), update_bytes_);
   std::byte* const base = out + kUpdateTemplateBytes;
-  std::memcpy(base, template_.data(), template_.size());
-  std::byte* const address = base + std::size_t{kPrefixAddrWord} * kWordBytes;
+  std::byte* const address =
+      base + std::size_t{kPrefixAddrWord - kUpdateWords + data_words_ + pointers_} * kWordBytes;
   store_be64(address, load_u64(route));
   store_be64(address + 8, load_u64(route + 8));
   std::memcpy(base + kPathId / 8, route + 16, 4);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "common/base/types.h"
 #include "shm-layout/record.h"
@@ -27,17 +28,24 @@ class BatchExpander {
 
   // Size of one framed Update (the same for each route of the batch), a multiple of 8.
   [[nodiscard]] std::size_t update_bytes() const { return update_bytes_; }
-  // Writes route `i` as one framed Update (stream framing, one segment): the template copied and patched.
-  void write_update(std::uint32_t i, std::byte* out) const;
+  // Writes route `i` as one framed Update (stream framing, one segment): the template copied and patched,
+  // without the zeros at the end of its data and of its pointers, as Cap'n Proto permits.
+  void write_update(std::uint32_t i, std::byte* out);
 
   // For BatchWriter: what open() has checked.
   [[nodiscard]] std::span<const std::byte> update_template() const { return template_; }
   [[nodiscard]] std::span<const std::byte> routes() const { return routes_; }
 
  private:
+  void make_prototype();
+
   std::span<const std::byte> template_;
   std::span<const std::byte> routes_;
   std::size_t update_bytes_ = 0;
+  std::uint32_t data_words_ = 0;  // of a published Update
+  std::uint32_t pointers_ = 0;
+  std::vector<std::uint64_t> prototype_;  // a published Update, to be patched
+  bool has_prototype_ = false;            // of the record that is open
   std::uint32_t count_ = 0;
   Sequence first_sequence_{};
   IpAddress router_address_;

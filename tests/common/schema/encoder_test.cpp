@@ -36,7 +36,9 @@ TEST(BatchEncoder, WritesWhatLibcapnpWouldWrite) {
   }
 }
 
-TEST(BatchExpander, WritesWhatLibcapnpWouldWrite) {
+// In another order of objects, and nothing else.
+TEST(BatchExpander, WritesWhatLibcapnpWouldWriteWithoutTrailingZeros) {
+  std::size_t saved = 0;
   Random random(2);
   for (unsigned i = 0; i < kMessages; ++i) {
     const RandomMessage m(random);
@@ -54,9 +56,13 @@ TEST(BatchExpander, WritesWhatLibcapnpWouldWrite) {
       expander.write_update(r, out.data());
       const auto expected =
           test::reference_update(m.meta(), m.attributes(), m.routes()[r], m.first_sequence() + r);
-      ASSERT_EQ(first_difference(out, expected), -1) << "message " << i << " route " << r;
+      ASSERT_EQ(first_difference(test::canonical_update(out), test::canonical_update(expected)), -1)
+          << "message " << i << " route " << r;
+      ASSERT_LE(out.size(), expected.size());
+      saved += expected.size() - out.size();
     }
   }
+  EXPECT_GT(saved, kMessages * 3 * 16);
 }
 
 TEST(BatchWriter, WritesWhatLibcapnpMakesCanonical) {
@@ -153,7 +159,7 @@ TEST(BatchWriter, IsSmall) {
   // Framing and root 16, Batch 56, PathAttributes 40, path 16, next hop 8, communities 8, routes 8 + 3 * 8.
   EXPECT_EQ(writer.write(expander, 0, 3, false).size(), 176U);
   EXPECT_EQ(writer.write(expander, 0, 3, true).size(), 176U + 24 + 24 + 48);
-  EXPECT_EQ(expander.update_bytes(), 384U);
+  EXPECT_EQ(expander.update_bytes(), 328U);
 }
 
 TEST(BatchEncoder, HeaderNamesTheTemplateAndTheRoutes) {

@@ -27,7 +27,7 @@ struct HeapPayload {
 };
 
 // What open() accepts must expand within bounds into something that libcapnp reads.
-void expand_all(const BatchExpander& expander, unsigned& readable) {
+void expand_all(BatchExpander& expander, unsigned& readable) {
   std::vector<std::byte> out(expander.update_bytes());
   for (std::uint32_t i = 0; i < expander.count(); ++i) {
     expander.write_update(i, out.data());

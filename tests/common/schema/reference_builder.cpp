@@ -278,6 +278,16 @@ std::vector<std::byte> framed(capnp::MessageBuilder& message) {
   return {bytes.begin(), bytes.end()};
 }
 
+template <class Reader>
+std::vector<std::byte> canonical(Reader reader) {
+  const kj::Array<capnp::word> words = capnp::canonicalize(reader);
+  std::vector<std::byte> out(8 + words.size() * 8);
+  const std::uint64_t frame = std::uint64_t{words.size()} << 32;
+  std::memcpy(out.data(), &frame, 8);
+  std::memcpy(out.data() + 8, words.begin(), words.size() * 8);
+  return out;
+}
+
 // One segment whatever the message's size.
 constexpr unsigned kFirstSegmentWords = 1U << 18;
 
@@ -342,12 +352,15 @@ std::vector<std::byte> reference_message(const BatchMeta& m, const BatchAttribut
     list[i].setAddr1(static_cast<std::uint32_t>(p.high));
     list[i].setAddr2(p.low);
   }
-  const kj::Array<capnp::word> words = capnp::canonicalize(batch.asReader());
-  std::vector<std::byte> out(8 + words.size() * 8);
-  const std::uint64_t frame = std::uint64_t{words.size()} << 32;
-  std::memcpy(out.data(), &frame, 8);
-  std::memcpy(out.data() + 8, words.begin(), words.size() * 8);
-  return out;
+  return canonical(batch.asReader());
+}
+
+std::vector<std::byte> canonical_update(std::span<const std::byte> framed) {
+  std::vector<capnp::word> words(framed.size() / sizeof(capnp::word));
+  std::memcpy(words.data(), framed.data(), framed.size());
+  capnp::FlatArrayMessageReader reader(kj::arrayPtr(words.data(), words.size()));
+  if (reader.getEnd() != words.data() + words.size()) return {};
+  return canonical(reader.getRoot<Update>());
 }
 
 std::vector<std::byte> reference_update(const BatchMeta& meta, const BatchAttributes& attributes,

@@ -17,6 +17,8 @@ std::vector<std::byte> reference_batch(const BatchMeta& meta, const BatchAttribu
 // Framed Update of one route.
 std::vector<std::byte> reference_update(const BatchMeta& meta, const BatchAttributes& attributes,
                                         const Prefix& route, Sequence sequence);
+// The same Update in canonical form; empty if it is not one framed Update.
+std::vector<std::byte> canonical_update(std::span<const std::byte> framed);
 // Framed Batch of batch.capnp, as canonicalize() gives it.
 std::vector<std::byte> reference_message(const BatchMeta& meta, const BatchAttributes& attributes,
                                          std::span<const Prefix> routes, Sequence first_sequence,
