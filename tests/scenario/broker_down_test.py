@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What the broker may do without anyone else being stopped: be down, be frozen with its connections open, have no room. With a
 ring of 16 MiB and the journal behind it the BMP sessions are read all the time, and in the end fold equals the source. When the
-journal is full, too, the routers wait: no session ends, nothing is lost.
+journal is full, too, the routers wait: no session ends, nothing is lost. With drop-newest and no journal they do not wait either: what
+was not told is counted exactly, and told later.
 
 ARANCINI_LONG=1: the outage takes two minutes."""
 import os
@@ -191,6 +192,46 @@ def journal_full(disk=None):
               f"journal, the routers wait; {records} updates, fold equals the source", flush=True)
 
 
+def drop_newest():
+    """Nothing takes what comes, and the routers are not to wait: counted exactly, per router, and made good afterwards."""
+    names = ("announcements", "withdraws")
+    with Started({"journal": {"enabled": False}, "ring": {"when_full": "drop-newest", "size_bytes": 16 * MIB}}) as run:
+        pipeline, load = run.pipeline, run.load
+
+        def dropped(what):
+            return pipeline.metric_by(f"arancini_router_{what}_dropped_total", "router")
+
+        run.nats.freeze()
+        wait_for("both routers' changes are dropped", lambda: all(len(dropped(w)) == 2 and min(dropped(w).values()) > 1000 for w in names),
+                 60)
+        sent = list(load.sent)
+        wait_for("the routers are read on", lambda: all(a > b + RATE for a, b in zip(load.sent, sent)), 30)
+        assert pipeline.metric(THROTTLED) == 0, "a session is throttled"
+        untold = pipeline.metric("arancini_ingest_routes_untold")
+        run.nats.thaw()
+        load.finish()
+        wait_for("all is told", lambda: pipeline.metric("arancini_ingest_routes_untold") == 0, 60)
+        records = run.done()
+        counts = {w: dropped(w) for w in names}
+        told = {}
+
+        def said():
+            for what in names:
+                told[what] = {}
+            for e in pipeline.events():
+                if e["kind"] == "dropped":
+                    for what in names:
+                        told[what][e["router"]] = told[what].get(e["router"], 0) + e["counters"][what]
+            return told == counts
+        try:
+            wait_for("the events say of each router what was dropped", said, 30, 0.5)
+        except AssertionError as e:
+            raise AssertionError(f"{e}: {told} instead of {counts}") from None
+        total = {w: int(sum(c.values())) for w, c in counts.items()}
+        print(f"ok: broker frozen, no journal, drop-newest: {total} dropped, the events say the same of each router; {untold:.0f} routes were "
+              f"untold, none is; {records} updates, fold equals the source", flush=True)
+
+
 if __name__ == "__main__":
     start = time.monotonic()
     down()
@@ -198,6 +239,7 @@ if __name__ == "__main__":
     stuck_ack()
     store_limit()
     journal_full()
+    drop_newest()
     if SmallDisk.possible():
         store_disk_full()
         with SmallDisk(40) as small:

@@ -191,6 +191,20 @@ class Pipeline:
                 assert f"`{name}`" in f.read(), f"there is no metric {name}"
         return total
 
+    def metric_by(self, name, label):
+        """{value of the label: value of the metric}"""
+        out = {}
+        for line in self.metrics_text().splitlines():
+            if line.startswith(name + "{"):
+                key = line.split(label + '="')[1].split('"')[0]
+                out[key] = out.get(key, 0.0) + float(line.rsplit(" ", 1)[1])
+        return out
+
+    def events(self):
+        """All that the events stream holds."""
+        text = self.aranctl("tail", "--nats", self.nats, "--events", "--all", "--json").stdout
+        return [json.loads(line) for line in text.splitlines()]
+
     def pid(self, process):
         for p in self.status()["processes"]:
             if p["name"] == process:
