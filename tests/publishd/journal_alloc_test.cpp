@@ -23,7 +23,7 @@ TEST(JournalHotThread, DoesNotAllocate) {
   store->restart(records[0].record.begin, 1, 88);
   store->seek(store->begin());
 
-  const std::uint64_t before = g_allocations;
+  [[maybe_unused]] const std::uint64_t before = g_allocations;
   const auto deadline = std::chrono::steady_clock::now() + 30s;
   std::uint64_t written = 0;
   std::uint64_t read = 0;
