@@ -76,6 +76,7 @@ bool WriterReader::open(const Segment& segment) {
   if (!file || file->header().first_frame != segment.header->first_frame) return false;
   file_ = std::move(file).value();
   file_name_ = segment.name;
+  inode_ = segment.inode;
   offset_ = kSegmentHeaderBytes;
   at_frame_ = file_->header().first_frame;
   expected_ = std::max(expected_, at_frame_);
@@ -156,6 +157,10 @@ WriterReader::Status WriterReader::next(const Limits& limits, bool thorough, Buf
     if (!listed) {
       refresh();
       listed = true;
+      // A segment in which nothing was acknowledged may have been replaced by another one of its name.
+      const auto same = std::find_if(segments_.begin(), segments_.end(),
+                                     [&](const Segment& s) { return s.name == file_name_; });
+      if (same != segments_.end() && same->header && same->inode != inode_) (void)open(*same);
       continue;
     }
     const bool must = limit != kNoLimit || (limits.acknowledged >= at_frame_ &&

@@ -78,6 +78,7 @@ class WriterReader {
   std::vector<Segment> segments_;
   std::optional<SegmentFile> file_;
   std::string file_name_;
+  std::uint64_t inode_ = 0;
   std::uint64_t offset_ = 0;    // in file_
   std::uint64_t at_frame_ = 0;  // the number of the frame there
   std::uint64_t expected_ = 0;  // the next that the caller has not seen; 0: any

@@ -221,6 +221,7 @@ TEST_F(JournalTest, ASecondOneWaitsForTheFirst) {
   store = second.journal->open(writer_id(1), ShardId{1}, 1001);
   store->seek(store->begin());
   expect_records(*store, feed, 1, 100);
+  store.reset();  // before its journal
 }
 
 TEST_F(JournalTest, ALimitIsKeptAndWhatIsPublishedMakesRoom) {

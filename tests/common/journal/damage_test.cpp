@@ -250,6 +250,27 @@ TEST_F(Damage, ALaterSegmentWinsOverFramesThatWereWrittenTwice) {
   EXPECT_EQ(reader.next({}, true, buffer, frame), WriterReader::Status::End);
 }
 
+TEST_F(Damage, AReaderBesideAWriterFollowsASegmentThatIsReplaced) {
+  SegmentBuilder b;
+  const TempDir dir;
+  const std::string name = b.begin_segment(8192);
+  write_file(dir.path() + "/" + name, b.bytes);  // nothing in it
+  WriterReader reader(Fd(::open(dir.path().c_str(), O_RDONLY | O_DIRECTORY)), dir.path());
+  reader.seek(RingPosition{0});
+  Buffer buffer;
+  Frame frame;
+  ASSERT_EQ(reader.next({}, false, buffer, frame), WriterReader::Status::End);
+  // Its first write failed; another file takes its place.
+  b.begin_segment(8192);
+  b.add_frame();
+  write_file(dir.path() + "/new", b.bytes);
+  std::filesystem::rename(dir.path() + "/new", dir.path() + "/" + name);
+  const WriterReader::Limits limits{RingPosition{0}, 1, RingPosition{b.position}};
+  ASSERT_EQ(reader.next(limits, false, buffer, frame), WriterReader::Status::Frame);
+  EXPECT_EQ(frame.header.frame, 1U);
+  EXPECT_EQ(reader.next(limits, false, buffer, frame), WriterReader::Status::End);
+}
+
 TEST_F(Damage, SeekFindsThePlaceInAnySegment) {
   for (const BuiltFrame& f : builder_.frames) {
     for (const std::uint64_t inside : {std::uint64_t{0}, std::uint64_t{8}}) {
