@@ -72,7 +72,7 @@ def free_port():
 
 
 class NatsServer:
-    def __init__(self, store, extra):
+    def __init__(self, store, extra, environment):
         self.dir = tempfile.mkdtemp(prefix="publish-bench-", dir=store)
         self.port, self.http = free_port(), free_port()
         with open(os.path.join(self.dir, "conf"), "w") as f:
@@ -80,7 +80,7 @@ class NatsServer:
                     f'jetstream {{ store_dir: "{self.dir}/store" }}\n{extra}\n')
         self.log = open(os.path.join(self.dir, "log"), "wb")
         self.process = subprocess.Popen(["nats-server", "-c", os.path.join(self.dir, "conf")], stdout=self.log,
-                                        stderr=self.log)
+                                        stderr=self.log, env=dict(os.environ, **environment))
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -261,7 +261,7 @@ def run_limit(result, subjects, nats, binary):
 def run_pipeline(fmt, subjects, args, harness):
     import harness as h
     routers = SUBJECTS[subjects]
-    nats = NatsServer(args.store, args.nats_conf.replace("\\n", "\n"))
+    nats = NatsServer(args.store, args.nats_conf.replace("\\n", "\n"), dict(e.split("=", 1) for e in args.nats_env))
     results = {}
     try:
         class Pipeline(h.Pipeline):
@@ -332,6 +332,7 @@ def main():
     parser.add_argument("--batch-count", type=int, default=0, help="[publish] batch_count, 0: the default")
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=JSON", help="another setting")
     parser.add_argument("--nats-conf", default="", help="lines for nats-server's configuration")
+    parser.add_argument("--nats-env", action="append", default=[], metavar="NAME=VALUE", help="in nats-server's environment")
     parser.add_argument("--store", default="/var/tmp", help="disk on which nats-server stores")
     parser.add_argument("--no-limit", action="store_true", help="without the limit of the server alone")
     parser.add_argument("--perf", default="", metavar="DIR", help="perf record every process (and slow it down by that)")
