@@ -217,7 +217,7 @@ std::pair<std::shared_ptr<JournalWriter>, std::string> Journal::Impl::recover(in
     const auto last =
         std::find_if(segments.rbegin(), segments.rend(), [](const auto& s) { return s.header.has_value(); });
     if (last == segments.rend()) break;
-    const Reader::Segment segment = *last;
+    Reader::Segment segment = *last;  // a copy: seek() lists anew
     reader.seek(segment.begin);
     const Reader::Limits limits{segment.begin, durable.frame, durable.end};
     cut_at = journal::kSegmentHeaderBytes;

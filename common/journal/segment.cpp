@@ -119,7 +119,7 @@ Result<SegmentFile, SegmentFile::Error> SegmentFile::open(int directory, const s
   struct stat st {};
   if (::fstat(fd.get(), &st) != 0) return failed(false, std::strerror(errno));
   if (!S_ISREG(st.st_mode)) return failed(true, "is not a regular file");
-  const char* why = nullptr;
+  std::string why;
   for (const std::size_t offset : {std::size_t{0}, kSecondHeaderOffset}) {
     SegmentHeader h{};
     const ssize_t n = read_stubbornly(fd.get(), std::as_writable_bytes(std::span(&h, 1)), offset);
@@ -132,7 +132,7 @@ Result<SegmentFile, SegmentFile::Error> SegmentFile::open(int directory, const s
       wrong = "has another position than its name";
     }
     if (wrong == nullptr) return SegmentFile(std::move(fd), h);
-    if (why == nullptr) why = wrong;
+    if (why.empty()) why = wrong;
   }
   return failed(true, why);
 }

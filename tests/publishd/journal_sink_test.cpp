@@ -174,8 +174,8 @@ TEST_F(JournalSinkProcess, FullMeansThatTheRingsWaitAndNothingIsLost) {
   auto page = StatsReader::open(dir_.path() + "/run/publishd.stats");
   ASSERT_TRUE(page);
   EXPECT_TRUE(wait_until([&] { return page->state() == shm::ProcessState::Degraded; }));
-  EXPECT_TRUE(logged("journal is full (601)")) << log();
-  EXPECT_TRUE(logged("journal.max_bytes is 16777216")) << log();
+  EXPECT_TRUE(wait_until([&] { return logged("journal is full (601)"); })) << log();
+  EXPECT_TRUE(wait_until([&] { return logged("journal.max_bytes is 16777216"); })) << log();
   // The operator raises the limit.
   publishd_.kill(SIGTERM);
   toml_ = "[journal]\nsegment_bytes = 8388608\nmax_bytes = 67108864\n";
@@ -220,7 +220,7 @@ TEST_F(JournalSinkProcess, ACorruptRingIsGivenUpAndTheOtherGoesOn) {
   }
   start();
   ASSERT_TRUE(wait_until([&] { return metric(PublishMetric::RingsCorrupt) == 1; })) << log();
-  EXPECT_TRUE(logged("this ring is given up")) << log();
+  EXPECT_TRUE(wait_until([&] { return logged("this ring is given up"); })) << log();
   ASSERT_TRUE(feed(b, 3000)) << log();
   ASSERT_TRUE(wait_until([&] { return b.drained(); })) << log();
   const JournalCheck c = read_journal(journal());

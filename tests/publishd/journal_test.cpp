@@ -263,7 +263,7 @@ TEST_F(JournalTest, ManyRingsShareTheLimit) {
   start();
   std::vector<std::unique_ptr<SpillStore>> stores;
   std::vector<Feed> feeds(24);
-  for (std::uint8_t n = 0; n < feeds.size(); ++n) stores.push_back(open(n));
+  for (std::size_t n = 0; n < feeds.size(); ++n) stores.push_back(open(static_cast<std::uint8_t>(n)));
   for (std::size_t n = 0; n < feeds.size(); ++n) {
     stores[n]->restart(feeds[n].at(1).record.begin, 1, 88);
     feeds[n].append_all(*stores[n], 20);
