@@ -16,12 +16,13 @@ void HoldQueue::clear() {
   holds_.clear();
 }
 
-void AckWindow::reset(std::uint64_t last_sequence) {
+void AckWindow::reset(std::uint64_t last_sequence, bool one_by_one) {
   messages_.clear();
   base_sequence_ = last_sequence;
   first_index_ = next_index_ = oldest_pending_ = 0;
   pending_ = pending_bytes_ = 0;
   base_open_ = true;
+  one_by_one_ = one_by_one;
   proven_ = false;
 }
 

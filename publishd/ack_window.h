@@ -65,8 +65,8 @@ class AckWindow {
   explicit AckWindow(Limits limits) : limits_(limits) {}
 
   // A new session on a stream that ends with `last_sequence`. The floor cannot pass that before
-  // base_passed().
-  void reset(std::uint64_t last_sequence);
+  // base_passed(). `one_by_one`: nothing is sent before the message before is acked.
+  void reset(std::uint64_t last_sequence, bool one_by_one = false);
   // Told when the heads of all rings have passed every record that the stream held at reset().
   void base_passed() { base_open_ = false; }
   [[nodiscard]] bool base_open() const { return base_open_; }
@@ -75,8 +75,8 @@ class AckWindow {
   // alone: that it is stored proves that the stream's end was told right (a new leader may tell an older one,
   // docs/decisions/0002).
   [[nodiscard]] bool has_room(std::size_t bytes) const {
-    return pending_ == 0 ||
-           (proven_ && pending_ < limits_.messages && pending_bytes_ + bytes <= limits_.bytes);
+    return pending_ == 0 || (proven_ && !one_by_one_ && pending_ < limits_.messages &&
+                             pending_bytes_ + bytes <= limits_.bytes);
   }
   // The stream sequence after which the next message must come.
   [[nodiscard]] std::uint64_t expected_last() const { return base_sequence_ + next_index_; }
@@ -127,6 +127,7 @@ class AckWindow {
   std::size_t pending_ = 0;
   std::size_t pending_bytes_ = 0;
   bool base_open_ = true;
+  bool one_by_one_ = false;
   bool proven_ = false;  // a message of this session is stored
 };
 

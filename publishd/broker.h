@@ -28,8 +28,9 @@ struct Outgoing {
   std::uint32_t count = 0;
   // The stream must end with exactly this message, or this one is not stored (docs/decisions/0002).
   std::uint64_t expected_last_sequence = 0;
-  const char* message_id = "";           // names the record set
-  const char* previous_message_id = "";  // of the message before; empty for the first one of a session
+  const char* message_id = "";  // names the record set
+  // Of the message before; empty for the first one of a session, and in a stream with replicas.
+  const char* previous_message_id = "";
   std::span<const std::byte> payload;
 };
 
@@ -67,6 +68,8 @@ struct OutgoingEvent {
 struct Session {
   Tail tail;
   std::size_t max_message_bytes = 0;  // headers and payload of one message
+  // More than one replica: they cannot be relied on to know the last message's id (docs/decisions/0002).
+  bool replicated = false;
 };
 
 struct SessionRequest {

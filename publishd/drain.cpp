@@ -220,7 +220,6 @@ std::size_t Drain::run_acks() {
         break;
       case AckWindow::Verdict::Failed:
         add(PublishMetric::PublishErrors);
-        if (ack.duplicate) ++id_salt_;
         if (phase_ != Phase::Publishing) break;  // successors of the first one fail as a matter of course
         switch (ack.error) {
           case AckError::None:
@@ -368,7 +367,9 @@ void Drain::adopt(const Session& session) {
   add(PublishMetric::Recoveries);
   created_ns_ = tail.created_ns;
   floor_ = tail.last_sequence;
-  window_.reset(tail.last_sequence);
+  ++session_number_;
+  replicated_ = session.replicated;
+  window_.reset(tail.last_sequence, replicated_);
   previous_id_[0] = '\0';
   stored_in_session_ = 0;
   session_began_ns_ = now_ns_;

@@ -36,6 +36,8 @@ struct DrainOptions {
   PublishFormat format = PublishFormat::UpdateV1Concat;
   std::uint32_t batch_bytes = 64 * 1024;
   std::uint32_t batch_count = 1024;
+  // In a stream with replicas messages go one by one, and are larger for it: at least this.
+  std::uint32_t replicated_batch_bytes = 512 * 1024;
   AckWindow::Limits in_flight;
   std::uint64_t ack_timeout_ns = 10'000'000'000;
   // A group is sent at the latest after this: while rings have more to read, and when they are empty but many
@@ -48,6 +50,7 @@ struct DrainOptions {
   std::uint64_t spill_after_ns = 250'000'000;     // no progress in that time: rings that fill up spill
   std::size_t open_bytes = 64 * 1024 * 1024;      // in open groups; above, the oldest are sent
   std::uint64_t stop_timeout_ns = 5'000'000'000;  // for acks, at stop
+  std::uint64_t id_nonce = 0;                     // of this life: no other life's messages have these ids
   std::uint64_t (*realtime_ns)() = nullptr;       // for events; null: they have no time
   static DrainOptions from(const Config& config);
 };
@@ -157,6 +160,7 @@ class Drain {
   void adopt(const Session& session);
   void adopt_ring(Ring& ring, const Tail& tail);
   [[nodiscard]] std::size_t batch_limit() const;
+  [[nodiscard]] std::uint32_t count_limit(PublishFormat format) const;
 
   void add(PublishMetric m, std::uint64_t n = 1) { metrics_[static_cast<std::size_t>(m)] += n; }
   void set(PublishMetric m, std::uint64_t v) { metrics_[static_cast<std::size_t>(m)] = v; }
@@ -214,13 +218,14 @@ class Drain {
   std::uint64_t stored_in_session_ = 0;
   std::uint64_t session_began_ns_ = 0;
   std::uint64_t progress_ns_ = 0;  // when an ack came last, or there was nothing to wait for
-  std::uint32_t id_salt_ = 0;      // see send()
+  std::uint64_t session_number_ = 0;
+  bool replicated_ = false;  // the present stream
 
   std::uint64_t created_ns_ = 0;  // of the stream
   std::uint64_t floor_ = 0;
   std::size_t max_payload_bytes_ = 0;
-  std::array<char, 128> message_id_{};
-  std::array<char, 128> previous_id_{};
+  std::array<char, 160> message_id_{};
+  std::array<char, 160> previous_id_{};
 
   std::array<std::uint64_t, static_cast<std::size_t>(PublishMetric::Count)> metrics_{};
 };

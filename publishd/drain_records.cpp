@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "common/base/log.h"
 #include "common/schema/event_decode.h"
@@ -350,14 +351,24 @@ std::size_t Drain::run_events() {
 }
 
 std::size_t Drain::batch_limit() const {
-  return std::min<std::size_t>(options_.batch_bytes, max_payload_bytes_);
+  const std::size_t wanted =
+      replicated_ ? std::max(options_.batch_bytes, options_.replicated_batch_bytes) : options_.batch_bytes;
+  return std::min(wanted, max_payload_bytes_);
+}
+
+std::uint32_t Drain::count_limit(PublishFormat format) const {
+  if (format == PublishFormat::UpdateV1) return 1;
+  // Where messages are larger, by as much more.
+  const std::size_t larger = std::max<std::size_t>(batch_limit() / std::max(options_.batch_bytes, 1U), 1);
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>(options_.batch_count * larger, std::numeric_limits<std::uint32_t>::max()));
 }
 
 // The open group of the record's subject if it has room for that much more, else a new one; null: the window
 // is full.
 Group* Drain::room_in_group(Ring& r, Lane& l, const RingRecord& record, PublishFormat format,
                             std::size_t bytes, std::uint32_t updates) {
-  const std::uint32_t max_count = format == PublishFormat::UpdateV1 ? 1 : options_.batch_count;
+  const std::uint32_t max_count = count_limit(format);
   Group* g = groups_.find(r.slot, subject_);
   if (g != nullptr && (g->format != format || g->bytes + bytes > batch_limit() ||
                        std::size_t{g->count} + updates > max_count)) {
@@ -399,7 +410,7 @@ Drain::Step Drain::take_batch(Ring& r, Lane& l, const RingRecord& record) {
 Drain::Step Drain::take_expanded(Ring& r, Lane& l, const RingRecord& record) {
   const PublishFormat format =
       options_.format == PublishFormat::BatchV2 ? PublishFormat::UpdateV1Concat : options_.format;
-  const std::uint32_t max_count = format == PublishFormat::UpdateV1 ? 1 : options_.batch_count;
+  const std::uint32_t max_count = count_limit(format);
   const std::size_t each = expander_.update_bytes();
   const std::uint32_t total = expander_.count();
   if (each > max_payload_bytes_) {
@@ -439,8 +450,7 @@ Drain::Step Drain::take_expanded(Ring& r, Lane& l, const RingRecord& record) {
 // -------------------------------------------------------------------------------------------
 
 bool Drain::is_full(const Group& g) const {
-  return g.bytes >= batch_limit() ||
-         g.count >= (g.format == PublishFormat::UpdateV1 ? 1 : options_.batch_count);
+  return g.bytes >= batch_limit() || g.count >= count_limit(g.format);
 }
 
 // At once, or before anything is taken from a lane again.
@@ -492,17 +502,14 @@ bool Drain::send(Group& g) {
   o.last = g.last;
   o.count = g.count;
   o.expected_last_sequence = window_.expected_last();
-  // The salt only ever counts answers "duplicate" for what the stream does not hold (deleted by hand within
-  // the duplicate window): the same id again would be swallowed again.
-  const auto end =
-      id_salt_ == 0
-          ? fmt::format_to_n(message_id_.data(), message_id_.size() - 1, "{}-{:016x}-{}-{}", r.writer_hex,
-                             subjects_.hash(g.subject), raw(g.first), raw(g.last))
-          : fmt::format_to_n(message_id_.data(), message_id_.size() - 1, "{}-{:016x}-{}-{}-r{}", r.writer_hex,
-                             subjects_.hash(g.subject), raw(g.first), raw(g.last), id_salt_);
+  // The record set, and the session: what a former one still has under way must not look like a link of this
+  // chain.
+  const auto end = fmt::format_to_n(message_id_.data(), message_id_.size() - 1, "{}-{:016x}-{}-{}-{:016x}.{}",
+                                    r.writer_hex, subjects_.hash(g.subject), raw(g.first), raw(g.last),
+                                    options_.id_nonce, session_number_);
   *end.out = '\0';
   o.message_id = message_id_.data();
-  o.previous_message_id = previous_id_.data();
+  o.previous_message_id = replicated_ ? "" : previous_id_.data();
   o.payload = g.payload();
   if (!broker_.send(o)) {
     add(PublishMetric::PublishErrors);

@@ -4,6 +4,7 @@
 #include <systemd/sd-daemon.h>
 
 #include <algorithm>
+#include <random>
 #include <utility>
 
 #include "common/base/mask_url.h"
@@ -22,6 +23,8 @@ constexpr std::uint64_t kSleepMostNs = 500 * kMillisecond;
 
 DrainOptions drain_options(const Config& config) {
   DrainOptions o = DrainOptions::from(config);
+  std::random_device random;
+  o.id_nonce = (std::uint64_t{random()} << 32) | random();
   o.realtime_ns = [] { return SystemClock().realtime_ns(); };
   return o;
 }

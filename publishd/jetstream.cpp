@@ -179,8 +179,8 @@ class JetStream::SendQueue {
     std::uint64_t first = 0, last = 0;
     std::uint32_t count = 0, shard = 0;
     PublishFormat format = PublishFormat::UpdateV1Concat;
-    char message_id[128];
-    char previous_message_id[128];
+    char message_id[160];
+    char previous_message_id[160];
     char writer_hex[40];
   };
   explicit SendQueue(std::size_t at_least) : slots_(std::bit_ceil(at_least)) {}
@@ -844,6 +844,7 @@ std::optional<NatsFailure> JetStream::check_stream(const std::string& name, cons
   // The last one asked is that of the updates.
   stream_max_message_bytes_ =
       facts.max_message_bytes > 0 ? static_cast<std::size_t>(facts.max_message_bytes) : std::size_t{1} << 30;
+  stream_replicated_ = facts.replicas > 1;
   return std::nullopt;
 }
 
@@ -1023,6 +1024,7 @@ std::optional<NatsFailure> JetStream::try_session(const SessionRequest& request,
   }
   behind_since_ = {};
   out.tail = std::move(*tail);
+  out.replicated = stream_replicated_;
   return std::nullopt;
 }
 

@@ -99,6 +99,7 @@ class JetStream final : public Broker {
   Link* session_link_ = nullptr;  // hot thread's
   std::uint64_t session_ = 0;     // hot thread's: part of the reply subjects, tells late acks
   std::size_t stream_max_message_bytes_ = 0;
+  bool stream_replicated_ = false;
   bool was_connected_ = false;
   std::chrono::steady_clock::time_point behind_since_{};  // the stream's end is below what was acked
   std::string told_;                                      // last line that was logged, to say each thing once

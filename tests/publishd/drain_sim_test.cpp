@@ -19,6 +19,8 @@ struct Options {
   bool check_previous_id = true;
   bool check_sequence = true;
   bool barriers = true;
+  bool unique_ids = true;
+  std::uint32_t replicas_chance = 30;  // percent of the histories
 };
 
 Outcome run_history(std::uint64_t seed, Options options = {}) {
@@ -36,6 +38,7 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
   if (random.chance(10)) faults.purge = random.below(10);
   if (random.chance(10)) faults.replace = random.below(10);
   const bool journal = random.chance(70);
+  const bool replicated = options.replicas_chance > 0 && random.chance(options.replicas_chance);
   const std::uint32_t power_cuts = journal && random.chance(30) ? 40 : 0;
   if (std::getenv("SIM_SEED") != nullptr) {
     std::printf(
@@ -48,6 +51,7 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
   }
   World world(random, faults);
   world.stream.check_previous_id = options.check_previous_id;
+  world.stream.unique_ids = options.unique_ids;
   world.stream.check_sequence = options.check_sequence;
 
   std::vector<std::unique_ptr<RingMemory>> rings;
@@ -76,12 +80,15 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
     if (!last_life) life.left = 1 + random.below(120);
     SimBroker broker(world, random, life);
     broker.max_message_bytes = random.chance(30) ? 4096 : 1 << 20;
+    broker.replicated = replicated;
     DrainOptions o;
     o.subject_prefix = "p";
     o.format = static_cast<PublishFormat>(random.below(3));
     o.batch_bytes = 1024 + random.below(8192);
     o.batch_count = 1 + random.below(40);
     o.in_flight.messages = 1 + random.below(12);
+    o.replicated_batch_bytes = o.batch_bytes + random.below(8192);
+    o.id_nonce = options.unique_ids ? life_number + 1 : 0;
     o.ack_timeout_ns = 50'000'000;
     o.spill_after_ns = 1'000'000 + 1'000'000 * random.below(30);
     o.round_bytes = 500 + random.below(5000);
@@ -229,7 +236,7 @@ TEST(DrainSim, EachUpdateOnceAndInOrder) {
 
 // The simulator finds what each safeguard is for, within so many histories.
 bool finds_fault(Options options) {
-  for (std::uint64_t seed = 1; seed <= 50'000; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 200'000; ++seed) {
     const std::string wrong = run_history(seed, options).wrong;
     if (!wrong.empty() && !wrong.starts_with("wedged")) return true;
   }
@@ -239,6 +246,14 @@ bool finds_fault(Options options) {
 TEST(DrainSim, PredictedSequenceAloneDoesNotSuffice) {
   Options o;
   o.check_previous_id = false;
+  o.replicas_chance = 0;
+  EXPECT_TRUE(finds_fault(o));
+}
+
+TEST(DrainSim, IdsThatOtherSessionsHaveDoNotSuffice) {
+  Options o;
+  o.unique_ids = false;
+  o.replicas_chance = 0;
   EXPECT_TRUE(finds_fault(o));
 }
 

@@ -334,11 +334,15 @@ struct Stream {
   std::set<std::pair<WriterId, std::uint64_t>> wiped;  // updates that were stored and are not there any more
   bool check_previous_id = true;                       // false: to show what happens without it
   bool check_sequence = true;
+  bool unique_ids = true;  // false: a session's ids are those of the sessions before
 
   [[nodiscard]] std::uint64_t last() const { return first + messages.size() - 1; }
 
   Ack store(Message m) {
     Ack ack;
+    if (!unique_ids) {
+      for (std::string* id : {&m.id, &m.previous_id}) *id = id->substr(0, id->rfind('-'));
+    }
     if (const auto it = ids.find(m.id); it != ids.end()) {
       ack.stream_sequence = it->second;
       ack.duplicate = true;
@@ -546,7 +550,7 @@ class SimBroker final : public Broker {
         return std::nullopt;
     }
     in_session_ = true;
-    return Session{std::move(*tail), max_message_bytes};
+    return Session{std::move(*tail), max_message_bytes, replicated};
   }
   [[nodiscard]] bool session_alive() const override { return in_session_ && connection_->open; }
   [[nodiscard]] bool send(const Outgoing& o) override {
@@ -597,6 +601,7 @@ class SimBroker final : public Broker {
 
   std::uint64_t sent = 0;
   std::size_t max_message_bytes = 1 << 20;
+  bool replicated = false;
 
  private:
   // Between any two requests the world goes on: late messages arrive while the tail is read.
