@@ -130,8 +130,8 @@ bool Journal::Impl::open_directory() {
     dir = open_own_dir(options.directory, "--state-dir");
   } catch (const ConfigError& e) {
     std::error_code ec;
-    const bool nothing_there =
-        !std::filesystem::exists(std::filesystem::symlink_status(options.directory, ec)) && !ec;
+    const bool nothing_there = std::filesystem::symlink_status(options.directory, ec).type() ==
+                               std::filesystem::file_type::not_found;
     failed(std::string("journal directory ") + e.what());
     // Where there is no journal, nothing can be in it.
     if (nothing_there && !is_ready.exchange(true, std::memory_order_acq_rel)) hot.bump();

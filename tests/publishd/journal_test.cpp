@@ -619,5 +619,28 @@ TEST_F(JournalTest, ADirectoryOfOthersIsRefused) {
   EXPECT_TRUE(host.journal->wait_ready(20'000'000'000));
 }
 
+TEST_F(JournalTest, WhereNoneCanBeMadeNothingIsWaitedFor) {
+  // Not even root makes a directory below a file.
+  const std::string file = tree_.path() + "/file";
+  { const Fd made(::open(file.c_str(), O_WRONLY | O_CREAT, 0600)); }
+  options_.directory = file + "/state/journal";
+  start();
+  EXPECT_EQ(host_->journal->trouble(), ErrorCode::JournalFailed);
+  EXPECT_TRUE(host_->journal->orphans({}).empty());
+  auto store = open();
+  Feed feed;
+  store->restart(feed.at(1).record.begin, 1, 88);
+  EXPECT_EQ(store->trouble(), ErrorCode::JournalFailed);
+  ASSERT_TRUE(wait_for([&] { return feed.append(*store, 100'000) == 0; }));  // takes a while, then no more
+  EXPECT_EQ(store->begin(), store->end());
+  // The operator makes room for it.
+  std::filesystem::remove(file);
+  const std::uint64_t to = feed.next;
+  ASSERT_TRUE(wait_for([&] { return store->trouble() == ErrorCode::None; }));
+  feed.append_all(*store, to + 100);
+  store->seek(store->begin());
+  expect_records(*store, feed, 1, to + 100);
+}
+
 }  // namespace
 }  // namespace arancini::publishd::test
