@@ -205,10 +205,15 @@ FleetView Fleet::view() {
     const auto code = out.publish[static_cast<std::size_t>(PublishMetric::Trouble)];
     const auto trouble = static_cast<ErrorCode>(code);
     const bool connected = out.publish[static_cast<std::size_t>(PublishMetric::NatsConnected)] != 0;
-    out.nats_state = config_.sink.kind == SinkKind::Journal ? "not used"
-                     : connected                            ? "connected"
-                     : trouble == ErrorCode::StreamUnusable ? "stream unusable"
-                                                            : "disconnected";
+    const auto nats_state = [&]() -> const char* {
+      if (config_.sink.kind == SinkKind::Journal) return "not used";
+      if (trouble == ErrorCode::NatsUnauthorized) return "not authorized";
+      if (trouble == ErrorCode::StreamFull) return "stream full";
+      if (connected) return "connected";
+      if (trouble == ErrorCode::StreamUnusable) return "stream unusable";
+      return trouble == ErrorCode::NatsTls ? "TLS failed" : "disconnected";
+    };
+    out.nats_state = nats_state();
     // More to the point than how its predecessor ended.
     if (publisher.verdict == Verdict::Degraded && trouble != ErrorCode::None) {
       publisher.detail = to_string(trouble);

@@ -67,7 +67,8 @@ struct FleetView {
   std::vector<ProcessView> processes;
   std::vector<ShardView> shards;
   std::vector<std::uint64_t> publish;  // by PublishMetric, empty when there is no page
-  // "connected", "disconnected", "stream unusable", "unknown"; "not used" where the journal is the sink
+  // "connected", "disconnected", "TLS failed", "not authorized", "stream unusable", "stream full", "unknown";
+  // "not used" where the journal is the sink
   std::string nats_state;
 };
 

@@ -359,9 +359,10 @@ struct JetStream::Link {
       const std::lock_guard lock(self->mutex);
       self->denied = text;
     }
-    const bool ours = text.find("\"" + self->owner.options_.subject_prefix + ".") != std::string::npos ||
-                      (!self->inbox.empty() && text.find(self->inbox) != std::string::npos);
-    if (!ours) return;  // one of the API: whoever asked will see it
+    const bool ours =
+        text.find("\"" + self->owner.options_.subject_prefix + ".updates.") != std::string::npos ||
+        (!self->inbox.empty() && text.find(self->inbox) != std::string::npos);
+    if (!ours) return;  // of the API, or an event: whoever waits for the answer will see it
     self->owner.refused({ErrorCode::NatsUnauthorized, text + ": allow it (docs/nats.md)"});
     self->give_up();
   }
@@ -531,7 +532,9 @@ std::optional<std::uint64_t> JetStream::poll_event() {
 // The events stream, over the connection of the session.
 class JetStream::Events final : public EventStore {
  public:
-  Events(Link& link, const Options& options) : link_(link), options_(options) {}
+  explicit Events(JetStream& owner) : owner_(owner), link_(*owner.link_), options_(owner.options_) {}
+  // Of the last call that failed, unless another writer was faster.
+  std::optional<NatsFailure> failure;
 
   std::optional<Last> last_on(const std::string& subject) override {
     natsMsg* got = nullptr;
@@ -540,7 +543,7 @@ class JetStream::Events final : public EventStore {
         js_GetLastMsg(&got, link_.js, options_.events_stream.c_str(), subject.c_str(), nullptr, &code);
     const Msg msg(got);
     if (s == NATS_NOT_FOUND || code == JSNoMessageFoundErr) return Last{};
-    if (s != NATS_OK) return std::nullopt;
+    if (s != NATS_OK) return failed(s, code), std::nullopt;
     Last last;
     last.stream_sequence = natsMsg_GetSequence(got);
     const char* writer = nullptr;
@@ -577,18 +580,37 @@ class JetStream::Events final : public EventStore {
     jsPubAck* ack = nullptr;
     jsErrCode code{};
     const natsStatus s = js_PublishMsg(&ack, link_.js, made, nullptr, &code);
-    if (s != NATS_OK) return std::nullopt;
+    if (code == JSStreamWrongLastSequenceErr) return std::nullopt;
+    if (s != NATS_OK) return failed(s, code), std::nullopt;
     const std::uint64_t stored = ack->Sequence;
     jsPubAck_Destroy(ack);
     return stored;
   }
 
  private:
+  void failed(natsStatus s, jsErrCode code) {
+    failure = owner_.api_failure("an event for stream " + options_.events_stream, s, code);
+  }
+  JetStream& owner_;
   Link& link_;
   const Options& options_;
 };
 
+void JetStream::tell_event(const std::optional<NatsFailure>& failure) {
+  if (!failure) {
+    if (!told_event_.empty()) refused_.store(ErrorCode::None, std::memory_order_relaxed);
+    told_event_.clear();
+    return;
+  }
+  refused_.store(failure->code, std::memory_order_relaxed);
+  if (failure->text == told_event_) return;
+  told_event_ = failure->text;
+  log_.error("{} ({}): {}; trying again", arancini::to_string(failure->code),
+             static_cast<std::uint32_t>(failure->code), failure->text);
+}
+
 bool JetStream::wait_for_request(std::unique_lock<std::mutex>& lock) {
+  std::chrono::milliseconds wait = kBackOffFirst;
   for (;;) {
     changed_.wait(lock, [&] {
       return stop_.load(std::memory_order_relaxed) || request_.has_value() || !events_.empty();
@@ -599,16 +621,20 @@ bool JetStream::wait_for_request(std::unique_lock<std::mutex>& lock) {
     lock.unlock();
     bool stored = false;
     if (link_ != nullptr && !link_->lost.load(std::memory_order_acquire)) {
-      Events store(*link_, options_);
+      link_->forget_denied();
+      Events store(*this);
       stored = event_sender_.send(store, event);
+      if (stored || store.failure) tell_event(stored ? std::nullopt : store.failure);
     }
     lock.lock();
     if (request_) continue;  // events_ is another session's now
     if (!stored) {
-      changed_.wait_for(lock, kBackOffFirst,
+      changed_.wait_for(lock, wait,
                         [&] { return stop_.load(std::memory_order_relaxed) || request_.has_value(); });
+      wait = std::min(wait * 2, kBackOffMost);
       continue;
     }
+    wait = kBackOffFirst;
     events_.pop_front();
     events_done_.push_back(event.token);
     events_flag_.store(true, std::memory_order_release);  // pairs with poll_event()

@@ -86,6 +86,8 @@ class JetStream final : public Broker {
   // From any thread: the server refuses what was sent; told once by the thread.
   void refused(NatsFailure failure);
   void tell_refused();
+  // Why an event cannot be stored; nullopt: it is.
+  void tell_event(const std::optional<NatsFailure>& failure);
 
   Options options_;
   NatsConnector connector_;  // the thread's
@@ -104,6 +106,7 @@ class JetStream final : public Broker {
   std::chrono::steady_clock::time_point behind_since_{};  // the stream's end is below what was acked
   std::string told_;                                      // last line that was logged, to say each thing once
   std::string told_refused_;
+  std::string told_event_;
   std::chrono::steady_clock::time_point tell_again_{};
   std::string told_server_;
   std::set<std::string> told_warnings_;

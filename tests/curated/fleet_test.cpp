@@ -142,9 +142,15 @@ TEST(Fleet, SaysWhatKeepsPublishdFromPublishing) {
   publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsUnreachable));
   EXPECT_EQ(fleet.view().nats_state, "disconnected");
   EXPECT_EQ(find(fleet.view(), "publishd").detail, "NATS not reachable");
+  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsTls));
+  EXPECT_EQ(fleet.view().nats_state, "TLS failed");
+  publishd.set(PublishMetric::NatsConnected, 1);  // a connection that is there, and refuses
+  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsUnauthorized));
+  EXPECT_EQ(fleet.view().nats_state, "not authorized");
+  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::StreamFull));
+  EXPECT_EQ(fleet.view().nats_state, "stream full");
   publishd.set_state(shm::ProcessState::Running);
   publishd.set(PublishMetric::Trouble, 0);
-  publishd.set(PublishMetric::NatsConnected, 1);
   EXPECT_EQ(fleet.view().nats_state, "connected");
   EXPECT_EQ(find(fleet.view(), "publishd").detail, "");
 }

@@ -222,10 +222,12 @@ TEST_F(Login, SecretsThatOthersMayReadAreToldOnce) {
   EXPECT_FALSE(logged("chmod"));
   const std::string path = dir_.path() + "/arancini.toml";
   ::chmod(path.c_str(), 0644);
-  publishd_.start({PUBLISHD, "--config", path, "--runtime-dir", dir_.path() + "/run", "--shards", "1"},
+  publishd_.start({PUBLISHD, "--config", path, "--runtime-dir", dir_.path() + "/run", "--state-dir",
+                   dir_.path() + "/state", "--shards", "1"},
                   dir_.path() + "/publishd.log");
-  ASSERT_TRUE(wait_until([&] { return times_logged("NATS connected") == 2; })) << log();
-  EXPECT_EQ(times_logged("may read secrets of NATS in " + path), 1U) << log();
+  const std::string told = "may read secrets of NATS in " + path;
+  ASSERT_TRUE(wait_until([&] { return times_logged("NATS connected") == 2 && logged(told); })) << log();
+  EXPECT_EQ(times_logged(told), 1U) << log();
 }
 
 TEST_F(Login, MissingPermissionsNameTheSubject) {
@@ -246,6 +248,20 @@ TEST_F(Login, MissingPermissionsNameTheSubject) {
                  {"Permissions Violation for Publish to \"$JS.API.STREAM.INFO.ARANCINI_EVENTS\""});
   serve("publish: { allow: [\"arancini.>\", \"$JS.API.>\"] }, subscribe: \"elsewhere.>\"");
   expect_trouble(ErrorCode::NatsUnauthorized, {"Permissions Violation for Subscription to \"_INBOX."});
+  // The event that tells of a stream created anew goes before what is published into it.
+  serve("publish: { allow: [\"arancini.updates.>\", \"$JS.API.>\"] }, subscribe: \"_INBOX.>\"");
+  expect_published(*ring);
+  {
+    natsConnection* nc = nullptr;
+    jsCtx* js = nullptr;
+    ASSERT_EQ(natsConnection_ConnectTo(&nc, ("nats://admin:p@" + nats_.address()).c_str()), NATS_OK);
+    ASSERT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
+    ASSERT_EQ(js_DeleteStream(js, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(nc);
+  }
+  feed(*ring, 10);
+  expect_trouble(ErrorCode::NatsUnauthorized, {"Permissions Violation for Publish to \"arancini.events."});
   // What docs/nats.md says is enough.
   serve(
       "publish: { allow: [\"arancini.updates.>\", \"arancini.events.>\", \"$JS.API.STREAM.INFO.*\", "

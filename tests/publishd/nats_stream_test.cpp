@@ -89,6 +89,25 @@ TEST_F(Streams, FullWhileRunningSaysWhichLimitAndLosesNothing) {
   EXPECT_EQ(c.gaps(ring_->id(), 100) + c.repeats + c.disorder, 0U);
 }
 
+// The end stays where it was: nothing that comes is lost or repeated.
+TEST_F(Streams, PurgedWhileRunningGoesOn) {
+  nats_.start("");
+  start_with_ring();
+  ASSERT_EQ(js_PurgeStream(Admin(nats_.url()).js(), Admin::kStream, nullptr, nullptr), NATS_OK);
+  feed(*ring_, 50);
+  expect_published(*ring_);
+  publishd_.kill(SIGKILL);
+  ASSERT_EQ(js_PurgeStream(Admin(nats_.url()).js(), Admin::kStream, nullptr, nullptr), NATS_OK);
+  start_publishd(nats_.url());
+  feed(*ring_, 50);
+  expect_published(*ring_);
+  const StreamCheck c = read_stream(nats_.url());
+  EXPECT_EQ(c.gaps(ring_->id(), 150), 100U);
+  EXPECT_EQ(c.updates, 50U);
+  EXPECT_EQ(c.repeats + c.disorder, 0U);
+  EXPECT_FALSE(logged("created anew")) << log();
+}
+
 TEST_F(Streams, ServerStorageUsedUp) {
   nats_.start("", "{ max_file_store: 40000 }");
   const auto ring = make_ring();
