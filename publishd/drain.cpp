@@ -445,10 +445,16 @@ void Drain::tell_epoch(const Tail& tail, std::string why) {
                 static_cast<std::uint32_t>(ErrorCode::StreamReplaced), why);
   }
   schema::EventFields e;
-  // Named by what it is about, so that a life that finds it again says the same.
+  // Named by what it is about, so that a life that finds it again says the same: the stream's creation, and,
+  // if that is as it was, its end.
+  const bool anew = std::any_of(rings_.begin(), rings_.end(), [&](const auto& r) {
+    return r != nullptr && r->source->floor_stream_sequence() != shm::kNoFloor &&
+           r->source->floor_stream_created_ns() != tail.created_ns;
+  });
+  const std::uint64_t end = anew ? 0 : tail.last_sequence;
   for (std::size_t i = 0; i < 8; ++i) {
     e.writer.bytes[i] = static_cast<std::uint8_t>(tail.created_ns >> (8 * i));
-    e.writer.bytes[8 + i] = static_cast<std::uint8_t>(tail.last_sequence >> (8 * i));
+    e.writer.bytes[8 + i] = static_cast<std::uint8_t>(end >> (8 * i));
   }
   e.sequence = 1;
   e.time_ns = options_.realtime_ns != nullptr ? options_.realtime_ns() : 0;
