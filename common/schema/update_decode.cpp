@@ -85,11 +85,13 @@ void attributes_of(Update::Reader in, DecodedUpdate& out) {
   out.raw_attributes.assign(others.begin(), others.end());
 }
 
-void decode_update(Update::Reader in, DecodedUpdate& out) {
-  out.time_received_ns = in.getTimeReceivedNs();
-  out.time_bmp_ns = in.getTimeBmpHeaderNs();
+// What Update and Source have under the same names: who told it.
+template <class Reader>
+void teller_of(Reader in, DecodedUpdate& out) {
+  out.writer.bytes = fixed_bytes<16>(in.getWriterId(), "writerId is not 16 bytes");
   out.router.bytes = fixed_bytes<16>(in.getRouterAddr(), "routerAddr is not 16 bytes");
   out.peer.bytes = fixed_bytes<16>(in.getPeerAddr(), "peerAddr is not 16 bytes");
+  out.router_id = text_of(in.getRouterId());
   out.router_port = in.getRouterPort();
   out.peer_bgp_id = in.getPeerBgpId();
   out.peer_asn = in.getPeerAsn();
@@ -98,6 +100,12 @@ void decode_update(Update::Reader in, DecodedUpdate& out) {
   const auto view = static_cast<std::uint16_t>(in.getView());
   if (view >= kViewCount) throw BadField("view is not known");
   out.view = static_cast<arancini::View>(view);
+}
+
+void decode_update(Update::Reader in, DecodedUpdate& out) {
+  teller_of(in, out);
+  out.time_received_ns = in.getTimeReceivedNs();
+  out.time_bmp_ns = in.getTimeBmpHeaderNs();
   out.family = {in.getMpReachAfi(), in.getMpReachSafi()};
   if (out.family == Family{}) out.family = {in.getMpUnreachAfi(), in.getMpUnreachSafi()};
   if (out.family == Family{}) out.family = kIpv4Unicast;
@@ -111,8 +119,6 @@ void decode_update(Update::Reader in, DecodedUpdate& out) {
   out.is_adj_rib_out = in.getIsAdjRibOut();
   out.reason = static_cast<arancini::Reason>(in.getReason());
   out.sequence = in.getSequence();
-  out.writer.bytes = fixed_bytes<16>(in.getWriterId(), "writerId is not 16 bytes");
-  out.router_id = text_of(in.getRouterId());
   attributes_of(in, out);
 }
 
@@ -136,18 +142,7 @@ void decode_record(UpdateBatch::Reader in, DecodedUpdate& out, const Each& each)
 }
 
 void source_of(Source::Reader in, DecodedUpdate& out) {
-  out.writer.bytes = fixed_bytes<16>(in.getWriterId(), "writerId is not 16 bytes");
-  out.router.bytes = fixed_bytes<16>(in.getRouterAddr(), "routerAddr is not 16 bytes");
-  out.peer.bytes = fixed_bytes<16>(in.getPeerAddr(), "peerAddr is not 16 bytes");
-  out.router_id = text_of(in.getRouterId());
-  out.router_port = in.getRouterPort();
-  out.peer_bgp_id = in.getPeerBgpId();
-  out.peer_asn = in.getPeerAsn();
-  out.peer_type = in.getPeerType();
-  out.peer_distinguisher = in.getPeerDistinguisher();
-  const auto view = static_cast<std::uint16_t>(in.getView());
-  if (view >= kViewCount) throw BadField("view is not known");
-  out.view = static_cast<arancini::View>(view);
+  teller_of(in, out);
   out.is_post_policy = out.view == arancini::View::AdjInPost || out.view == arancini::View::AdjOutPost;
   out.is_adj_rib_out = out.view == arancini::View::AdjOutPre || out.view == arancini::View::AdjOutPost;
   out.family = {in.getAfi(), in.getSafi()};
