@@ -67,8 +67,8 @@ std::vector<std::string> stream_warnings(const StreamFacts& s, const StreamWishe
               ? fmt::format("{} with discard: new: when it is reached, nothing more is taken and the "
                             "routers wait in the end",
                             limits)
-              : fmt::format("{}: the oldest updates are discarded; a table can then be folded only "
-                            "from a later dump on",
+              : fmt::format("{}: the oldest updates are discarded; a consumer that begins later "
+                            "lacks what was in them",
                             limits));
     }
     if (s.rollup_allowed)

@@ -133,8 +133,8 @@ constexpr std::array kPublish{
     entry(P::BatchUpdates, "arancini_publish_batch_updates", kGauge, "Updates in the last message sent."),
     entry(P::LoopIterations, "arancini_publish_loop_iterations_total", kCounter, "Rounds of the drain loop."),
     entry(P::Trouble, "arancini_publish_trouble_code", kGauge,
-          "Error code of what keeps publishd from publishing (501: NATS not reachable, 502: stream cannot be "
-          "used), 0 if nothing does."),
+          "Error code of what keeps publishd from publishing (5xx: docs/nats.md, 6xx: docs/stream.md), 0 if "
+          "nothing does."),
     entry(P::QueuedUpdates, "arancini_publish_queued_updates", kGauge,
           "Updates read from the rings and not sent yet."),
     entry(P::OpenGroups, "arancini_publish_open_groups", kGauge, "Messages being filled."),
