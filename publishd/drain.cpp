@@ -283,12 +283,17 @@ void Drain::run_release() {
 std::size_t Drain::run_spill() {
   if (phase_ == Phase::Publishing && window_.pending() == 0) progress_ns_ = now_ns_;
   if (phase_ == Phase::Stopped) return 0;
-  const bool stuck = phase_ != Phase::Publishing && now_ns_ - progress_ns_ >= options_.spill_after_ns;
+  const bool stuck = phase_ != Phase::Publishing && (now_ns_ - progress_ns_ >= options_.spill_after_ns ||
+                                                     events_stuck(options_.spill_after_ns));
   std::size_t work = 0;
   for (const auto& r : rings_) {
     if (r != nullptr && !r->corrupt) work += r->source->spill(stuck);
   }
   return work;
+}
+
+bool Drain::events_stuck(std::uint64_t for_ns) const {
+  return events_since_ns_ != 0 && now_ns_ - events_since_ns_ >= for_ns;
 }
 
 void Drain::check_session() {
@@ -302,11 +307,19 @@ void Drain::check_session() {
     give_up(ErrorCode::PublishTimeout, true, "no ack in time");
     return;
   }
-  if (window_.pending() > 0 && now_ns_ - progress_ns_ >= options_.spill_after_ns &&
-      std::any_of(rings_.begin(), rings_.end(),
-                  [](const auto& r) { return r != nullptr && r->source->wants_spill(); })) {
+  // An event that cannot be stored holds its ring's head though everything else goes on.
+  const bool no_progress = (window_.pending() > 0 && now_ns_ - progress_ns_ >= options_.spill_after_ns) ||
+                           (!events_.empty() && events_stuck(options_.spill_after_ns));
+  if (no_progress && std::any_of(rings_.begin(), rings_.end(),
+                                 [](const auto& r) { return r != nullptr && r->source->wants_spill(); })) {
     // Its acks may still come, but the ring must be emptied now.
     give_up(ErrorCode::PublishStalled, false, "no ack while a ring fills up");
+    return;
+  }
+  if (!events_.empty() && events_stuck(options_.ack_timeout_ns) &&
+      now_ns_ - session_began_ns_ >= options_.ack_timeout_ns) {
+    // The streams are looked at again: that of the events may have been deleted.
+    give_up(ErrorCode::StreamUnusable, false, "an event cannot be stored");
     return;
   }
   if (broker_.session_leaving()) {

@@ -123,6 +123,7 @@ class Drain {
   void run_release();
   void run_detach();
   void check_session();
+  [[nodiscard]] bool events_stuck(std::uint64_t for_ns) const;
 
   // Records into lanes (drain_records.cpp).
   std::size_t read_ring(Ring& ring);
@@ -188,8 +189,9 @@ class Drain {
   };
   std::optional<Session> epoch_;  // found, and adopted once the event that says so is stored
   std::deque<WaitingEvent> events_;
-  std::uint64_t event_token_ = 0;  // of events_.front()
-  std::deque<FullGroup> full_;     // groups that wait for room in the window alone
+  std::uint64_t event_token_ = 0;      // of events_.front()
+  std::uint64_t events_since_ns_ = 0;  // since when an event waits without any being stored; 0: none
+  std::deque<FullGroup> full_;         // groups that wait for room in the window alone
   schema::BatchExpander
       expander_;  // the record at work: of this ring (slot), beginning there, on this subject
   schema::BatchWriter batch_writer_;

@@ -329,6 +329,7 @@ std::size_t Drain::run_events() {
     if (!w.sent || w.hold == kStored) continue;
     rings_[w.ring]->lanes[w.lane]->holds.done(std::exchange(w.hold, kStored));
     add(PublishMetric::EventsPublished);
+    events_since_ns_ = 0;
     release_due_ = true;
     ++work;
   }
@@ -345,6 +346,7 @@ std::size_t Drain::run_events() {
     if (!broker_.send_event(w.event)) break;
     w.event.payload = {};
     w.sent = true;
+    if (events_since_ns_ == 0) events_since_ns_ = now_ns_;
     ++work;
   }
   return work;

@@ -92,6 +92,22 @@ void Instance::take_rings() {
     // Told by a file that was not a ring at the start: what was left of it goes first, alone.
     if (std::any_of(left_.begin(), left_.end(), [&](const auto& l) { return l.second == writer; }))
       return false;
+    if (const RingPosition end = ring.reader.journal_end();
+        raw(end) != 0 && !(journal_ && journal_->holds(writer, end))) {
+      // Its records before the head are somewhere else: publishing the rest would lose them without a word.
+      if (missed_.insert(ring.name).second) {
+        log_.error(
+            "{} ({}): {}: records up to position {} went to the journal and are not there ({}); nothing of "
+            "this ring is "
+            "published until they are; to go on without them, stop its ingestd and delete the ring",
+            arancini::to_string(ErrorCode::JournalFailed),
+            static_cast<std::uint32_t>(ErrorCode::JournalFailed), ring.name, raw(end),
+            journal_ ? "is " + journal_->directory() + " the directory that it was?"
+                     : std::string("journal.enabled is false"));
+      }
+      return false;
+    }
+    missed_.erase(ring.name);
     const std::uint64_t created = ring.reader.file().header().identity.created_realtime_ns;
     std::unique_ptr<RecordSource> source = std::make_unique<RingSource>(std::move(ring.reader));
     if (journal_) {
@@ -163,7 +179,9 @@ void Instance::write_stats(std::uint64_t now) {
   stats_->set(PublishMetric::NatsReconnects, jetstream_.reconnects());
   stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());
   const JetStream::State nats = jetstream_.state();
-  const bool journal_fails = journal_ && journal_->trouble() != ErrorCode::None;
+  const bool journal_fails = !missed_.empty() || (journal_ && journal_->trouble() != ErrorCode::None);
+  if (!missed_.empty())
+    stats_->set(PublishMetric::JournalTrouble, static_cast<std::uint64_t>(ErrorCode::JournalFailed));
   const bool degraded = journal_fails || nats == JetStream::State::Unreachable ||
                         nats == JetStream::State::StreamUnusable || jetstream_.trouble() != ErrorCode::None ||
                         (!publishing && drain_.trouble() != ErrorCode::None);

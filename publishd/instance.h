@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,7 @@ class Instance {
   Attacher attacher_;
   std::vector<Attacher::Ring> parked_;    // attached, not given to the drain yet
   std::map<std::string, WriterId> left_;  // names in the drain of what other lives left
+  std::set<std::string> missed_;          // of parked_: their records in the journal are not there
   bool left_added_ = false;
   std::vector<FutexWait> waits_;
   std::uint64_t next_beat_ns_ = 0;

@@ -433,7 +433,8 @@ bool Journal::Impl::discard_oldest() {
     journal::CheckpointPage* page = of->page.load(std::memory_order_acquire);
     if (page == nullptr) return false;
     const RingPosition begin = of->segments.size() > 1 ? of->segments[1].begin : gone.end;
-    journal::store(*page, journal::Published{begin, shm::kNoFloor, 0});
+    journal::store(*page, journal::Published{begin, of->published.floor_stream_sequence,
+                                             of->published.floor_created_ns});
     of->begin.store(raw(begin), std::memory_order_release);
     of->checkpointed_begin.store(raw(begin), std::memory_order_release);
   }

@@ -108,7 +108,8 @@ std::size_t JournalSink::do_work(std::uint64_t now_ns) noexcept {
 void JournalSink::begin(Ring& r) {
   r.store = journal_.open(r.source->writer_id(), r.source->shard(), r.created_ns);
   if (raw(r.store->end()) == 0 && r.store->appended() == r.store->end())
-    r.store->restart(r.source->head(), shm::kNoFloor, 0);
+    r.store->restart(r.source->head(), r.source->floor_stream_sequence(),
+                     r.source->floor_stream_created_ns());
   if (r.store->appended() < r.source->head() && log_ != nullptr) {
     log_->warn(
         "{}: the journal ends at position {}, the ring begins at {}: what lay between went to another sink, "
@@ -189,6 +190,7 @@ void JournalSink::settle(Ring& r) {
     --r.mark_count;
   }
   if (const RingPosition to = std::min(end, r.source->cursor()); to > r.head) {
+    r.source->set_journal_end(to);
     r.source->release(to);
     r.head = to;
   }

@@ -278,6 +278,12 @@ std::unique_ptr<SpillStore> Journal::open(const WriterId& writer, ShardId shard,
   return std::make_unique<JournalStore>(*impl_, std::move(w));
 }
 
+bool Journal::holds(const WriterId& writer, RingPosition position) const {
+  const std::lock_guard lock(impl_->mutex);
+  const auto it = impl_->writers.find(writer);
+  return it != impl_->writers.end() && it->second->end.load(std::memory_order_acquire) >= raw(position);
+}
+
 std::vector<Journal::Orphan> Journal::orphans(const std::vector<WriterId>& rings) const {
   std::vector<Orphan> out;
   const std::lock_guard lock(impl_->mutex);

@@ -59,6 +59,9 @@ class Journal {
   [[nodiscard]] std::unique_ptr<SpillStore> open(const WriterId& writer, ShardId shard,
                                                  std::uint64_t writer_created_ns);
 
+  // What lies before `position` of that writer is here, or was published from here. Only when ready().
+  [[nodiscard]] bool holds(const WriterId& writer, RingPosition position) const;
+
   // Writers with unpublished records that have no store now, in the order in which the records were written.
   struct Orphan {
     WriterId writer;

@@ -24,6 +24,9 @@ class RecordSource {
   virtual void set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns) = 0;
   [[nodiscard]] virtual std::uint64_t floor_stream_sequence() const = 0;
   [[nodiscard]] virtual std::uint64_t floor_stream_created_ns() const = 0;
+  // Up to there records may be in the journal alone (RingReaderLine); 0: none. Nothing where there is no
+  // ring.
+  virtual void set_journal_end(RingPosition position) { static_cast<void>(position); }
   [[nodiscard]] virtual const WriterId& writer_id() const = 0;
   [[nodiscard]] virtual ShardId shard() const = 0;
   [[nodiscard]] virtual std::uint64_t capacity_bytes() const = 0;

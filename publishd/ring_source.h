@@ -25,6 +25,7 @@ class RingSource final : public RecordSource {
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const override {
     return reader_.floor_stream_created_ns();
   }
+  void set_journal_end(RingPosition position) override { reader_.set_journal_end(position); }
   [[nodiscard]] const WriterId& writer_id() const override { return reader_.writer_id(); }
   [[nodiscard]] ShardId shard() const override { return ShardId{reader_.shard()}; }
   [[nodiscard]] std::uint64_t capacity_bytes() const override { return reader_.capacity_bytes(); }

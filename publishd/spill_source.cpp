@@ -19,6 +19,7 @@ SpillSource::SpillSource(std::unique_ptr<RecordSource> ring, std::unique_ptr<Spi
       release_durable();
     }
   }
+  if (ring_ != nullptr && store_empty()) ring_->set_journal_end(RingPosition{0});
   rewind();
 }
 
@@ -54,6 +55,8 @@ RingPosition SpillSource::tail() const {
 
 void SpillSource::release(RingPosition position) {
   if (!store_empty()) {
+    // First: a crash in between leaves a journal that nobody insists on, not one that is missed.
+    if (position >= store_->end() && ring_ != nullptr) ring_->set_journal_end(RingPosition{0});
     store_->set_published(std::min(position, store_->end()), store_->floor_stream_sequence(),
                           store_->floor_created_ns());
   }
@@ -140,6 +143,7 @@ void SpillSource::release_durable() {
   while (ring_->cursor() < durable) {
     if (ring_->next(record_) != RingReader::Status::Record) return;
   }
+  ring_->set_journal_end(durable);
   ring_->release(durable);
 }
 

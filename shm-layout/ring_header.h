@@ -64,7 +64,10 @@ struct alignas(kLineBytes) RingReaderLine {
   // only what the stream holds above it must be looked at after a crash. kNoFloor until first set.
   std::atomic<std::uint64_t> floor_stream_sequence;
   std::atomic<std::uint64_t> floor_stream_created_ns;  // creation time of the stream that the floor is about
-  std::uint8_t reserved[96];
+  // Position: records of [some head of before, here) are, or were, in the publisher's journal alone and not
+  // published yet. Stored before `head` passes them. 0: none.
+  std::atomic<std::uint64_t> journal_end;
+  std::uint8_t reserved[88];
 };
 
 inline constexpr std::uint64_t kNoFloor = ~std::uint64_t{0};
@@ -143,6 +146,7 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RingReaderLine, epoch),
                               offsetof(RingReaderLine, floor_stream_sequence),
                               offsetof(RingReaderLine, floor_stream_created_ns),
+                              offsetof(RingReaderLine, journal_end),
                               offsetof(RingHeader, writer_heartbeat),
                               offsetof(RingHeader, reader_heartbeat),
                               offsetof(RingHeartbeat, boottime_ns),

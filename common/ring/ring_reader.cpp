@@ -153,6 +153,14 @@ std::uint64_t RingReader::floor_stream_created_ns() const {
   return header_->reader.floor_stream_created_ns.load(std::memory_order_acquire);
 }
 
+void RingReader::set_journal_end(RingPosition position) {
+  // Before head: release() comes after. Pairs with the acquire in journal_end().
+  header_->reader.journal_end.store(raw(position), std::memory_order_release);
+}
+RingPosition RingReader::journal_end() const {
+  return RingPosition{header_->reader.journal_end.load(std::memory_order_acquire)};
+}
+
 void RingReader::arm() {
   shm::RingDoorbell& bell = header_->reader_doorbell;
   // Taken before the second look at the ring: a bell that rings in between makes the wait return at once.

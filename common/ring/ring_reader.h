@@ -49,6 +49,9 @@ class RingReader {
   void set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns);
   [[nodiscard]] std::uint64_t floor_stream_sequence() const;
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const;
+  // See RingReaderLine: stored before head.
+  void set_journal_end(RingPosition position);
+  [[nodiscard]] RingPosition journal_end() const;
 
   // Sleeping on several rings at once: arm() each, look at each once more with next(), and if all are empty
   // wait on all doorbells (futex_wait_any in common/ring/futex.h) for another value than doorbell_value(),
