@@ -279,7 +279,9 @@ inline StreamCheck read_stream(const std::string& url, const std::string& stream
   EXPECT_EQ(natsConnection_ConnectTo(&nc, url.c_str()), NATS_OK);
   EXPECT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
   jsStreamInfo* info = nullptr;
-  EXPECT_EQ(js_GetStreamInfo(&info, js, stream.c_str(), nullptr, nullptr), NATS_OK);
+  // A cluster that has only just a leader may not answer yet.
+  EXPECT_TRUE(
+      wait_until([&] { return js_GetStreamInfo(&info, js, stream.c_str(), nullptr, nullptr) == NATS_OK; }));
   const std::uint64_t last = info != nullptr ? info->State.LastSeq : 0;
   const std::uint64_t messages = info != nullptr ? info->State.Msgs : 0;
   jsStreamInfo_Destroy(info);
@@ -289,7 +291,9 @@ inline StreamCheck read_stream(const std::string& url, const std::string& stream
   so.Ordered = true;
   natsSubscription* sub = nullptr;
   if (messages > 0) {
-    EXPECT_EQ(js_SubscribeSync(&sub, js, (prefix + ".updates.>").c_str(), nullptr, &so, nullptr), NATS_OK);
+    EXPECT_TRUE(wait_until([&] {
+      return js_SubscribeSync(&sub, js, (prefix + ".updates.>").c_str(), nullptr, &so, nullptr) == NATS_OK;
+    }));
   }
   std::map<std::pair<WriterId, std::string>, std::uint64_t> last_of;
   for (std::uint64_t i = 0; i < messages && sub != nullptr; ++i) {
