@@ -384,8 +384,11 @@ bool Journal::Impl::preallocate() {
     for (const auto& w : list()) needed = needed || w->starved.load(std::memory_order_relaxed);
     // Nobody waits for it yet.
     if (!needed) return false;
-    return failed(ErrorCode::JournalFull, fmt::format("{} bytes in files, journal.max_bytes is {}",
-                                                      used_bytes.load(), options.max_bytes));
+    return failed(
+        ErrorCode::JournalFull,
+        fmt::format("{} bytes in files, journal.max_bytes is {}: the next segment of {} bytes does not fit; "
+                    "raise journal.max_bytes, or let the broker take what is there",
+                    used_bytes.load(), options.max_bytes, bytes));
   }
   Spare s;
   s.name = fmt::format("{}{}", kSparePrefix, ++spare_number);
