@@ -1,10 +1,12 @@
 #include "common/nats/nats_connector.h"
 
 #include <nats/nats.h>
+#include <netdb.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -250,6 +253,17 @@ struct Login {
   }
 };
 
+// nats.c does not tell an unknown name from a refused connection.
+bool resolves(const NatsServerUrl& server) {
+  if (server.host_is_ip) return true;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(server.host.c_str(), nullptr, &hints, &found) != 0) return false;
+  ::freeaddrinfo(found);
+  return true;
+}
+
 NatsFailure connect_failure(natsStatus status, const NatsServerUrl& server, const NatsSettings& settings,
                             const Login& login, bool secure) {
   const std::string detail = last_detail();
@@ -279,6 +293,8 @@ NatsFailure connect_failure(natsStatus status, const NatsServerUrl& server, cons
     return failure(ErrorCode::NatsTls,
                    "the server ends the TLS connection without a word: " + client_certificate(settings));
   }
+  if (said("getaddrinfo") || (status == NATS_NO_SERVER && !resolves(server)))
+    return failure(ErrorCode::NatsUnreachable, "host name '" + server.host + "' cannot be resolved");
   if (status == NATS_NO_SERVER)
     return failure(ErrorCode::NatsUnreachable,
                    "connection refused, or no route: does nats-server run there?");
@@ -286,8 +302,6 @@ NatsFailure connect_failure(natsStatus status, const NatsServerUrl& server, cons
     return failure(ErrorCode::NatsUnreachable,
                    "no answer within " + std::to_string(kConnectTimeoutMs / 1000) + " s");
   }
-  if (said("getaddrinfo"))
-    return failure(ErrorCode::NatsUnreachable, "host name '" + server.host + "' cannot be resolved");
   const std::string text = natsStatus_GetText(status);
   return failure(ErrorCode::NatsUnreachable, detail.empty() || detail == text ? text : text + ": " + detail);
 }
@@ -316,6 +330,9 @@ std::vector<NatsServerUrl> NatsConnector::candidates() {
 Result<natsConnection*, NatsFailure> NatsConnector::connect(const Tune& tune, const std::atomic<bool>* stop) {
   if (const auto bad = check_files(settings_)) return Err{*bad};
   NatsFailure all{ErrorCode::NatsUnreachable, ""};
+  // In the order of the configured list, then by address: what is asked by chance must not read differently
+  // each time.
+  std::map<std::pair<std::size_t, std::string>, std::string> texts;
   for (const NatsServerUrl& server : candidates()) {
     if (stop != nullptr && stop->load(std::memory_order_relaxed)) break;
     auto connection = attempt(server, tune);
@@ -328,9 +345,15 @@ Result<natsConnection*, NatsFailure> NatsConnector::connect(const Tune& tune, co
       return connection;
     }
     // What is not mere absence tells more.
-    if (all.code == ErrorCode::NatsUnreachable) all.code = connection.error().code;
-    all.text += (all.text.empty() ? "" : "; ") + connection.error().text;
+    const ErrorCode code = connection.error().code;
+    if (code != ErrorCode::NatsUnreachable && (all.code == ErrorCode::NatsUnreachable || code < all.code))
+      all.code = code;
+    const auto at = std::find_if(configured_.begin(), configured_.end(),
+                                 [&](const NatsServerUrl& u) { return u.address == server.address; });
+    texts.try_emplace({static_cast<std::size_t>(at - configured_.begin()), server.address},
+                      connection.error().text);
   }
+  for (const auto& [order, text] : texts) all.text += (all.text.empty() ? "" : "; ") + text;
   if (all.text.empty()) all.text = shown_url_ + ": no server was asked";
   return Err{std::move(all)};
 }

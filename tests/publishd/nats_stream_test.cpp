@@ -247,6 +247,22 @@ TEST_F(Cluster, WithoutQuorumIsSaid) {
   EXPECT_EQ(c.gaps(ring->id(), 100) + c.repeats + c.disorder, 0U);
 }
 
+// Asked in an order that chance decides, said in that of the list.
+TEST_F(Streams, AbsentServersAreSaidOnce) {
+  const std::uint16_t ports[] = {free_port(), free_port(), free_port()};
+  start_publishd(fmt::format("nats://127.0.0.1:{},nats://127.0.0.1:{},nats://127.0.0.1:{}", ports[0],
+                             ports[1], ports[2]));
+  make_ring();
+  expect_trouble(ErrorCode::NatsUnreachable, {fmt::format("127.0.0.1:{}: connection refused", ports[0])});
+  std::this_thread::sleep_for(3s);  // of its attempts
+  EXPECT_EQ(times_logged("trying again"), 1U) << log();
+}
+
+TEST_F(Streams, UnknownHostIsSaid) {
+  start_publishd("nats://no-such-host.invalid:4222");
+  expect_trouble(ErrorCode::NatsUnreachable, {"host name 'no-such-host.invalid' cannot be resolved"});
+}
+
 // ---- the broker itself, in this process
 
 struct InProcess : NatsTest {
