@@ -39,6 +39,7 @@ constexpr int kTailBatch = 1'000;
 constexpr std::int64_t kTailFetchMs = 1'000;
 constexpr std::int64_t kTailConsumerLifeNs = 30'000'000'000;  // on the server, should this process die
 constexpr std::chrono::seconds kTellAgain{60};
+constexpr std::size_t kMostTold = 32;
 // Exactly once comes from the predicted sequence; the ids cost the server memory for as long as they are
 // kept.
 constexpr std::int64_t kDuplicateWindowNs = 10'000'000'000;
@@ -700,8 +701,10 @@ void JetStream::set_state(State state, const NatsFailure& failure) {
     told_.clear();
     return;
   }
-  if (failure.text == told_) return;
-  told_ = failure.text;
+  // Each attempt may meet another server, which says the same in its own name.
+  if (failure.code != told_code_ || told_.size() >= kMostTold) told_.clear();
+  told_code_ = failure.code;
+  if (!told_.insert(failure.text).second) return;
   log_.error("{} ({}): {}; trying again, the rings keep everything", arancini::to_string(failure.code),
              static_cast<std::uint32_t>(failure.code), failure.text);
 }

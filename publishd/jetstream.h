@@ -104,7 +104,8 @@ class JetStream final : public Broker {
   bool stream_replicated_ = false;
   bool was_connected_ = false;
   std::chrono::steady_clock::time_point behind_since_{};  // the stream's end is below what was acked
-  std::string told_;                                      // last line that was logged, to say each thing once
+  std::set<std::string> told_;                            // lines that were logged, to say each thing once
+  ErrorCode told_code_ = ErrorCode::None;                 // of these
   std::string told_refused_;
   std::string told_event_;
   std::chrono::steady_clock::time_point tell_again_{};
