@@ -104,13 +104,22 @@ std::optional<NatsFailure> read_ack(natsMsg* msg, Ack& ack) {
   const auto error = json.find("error");
   if (error == json.end() || !error->is_object())
     return NatsFailure{ErrorCode::PublishRejected, "the answer is not a JetStream ack"};
-  ack.server_code = error->value("err_code", 0U);
+  const auto code = error->find("err_code");
+  const auto description = error->find("description");
+  const bool has_code = code != error->end();
+  const bool has_description = description != error->end();
+  if ((has_code && (!code->is_number_unsigned() || code->get<std::uint64_t>() > UINT32_MAX)) ||
+      (has_description && !description->is_string())) {
+    return NatsFailure{ErrorCode::PublishRejected, "the answer is not a JetStream ack"};
+  }
+  if (has_code) ack.server_code = code->get<std::uint32_t>();
   if (ack.server_code == JSStreamWrongLastSequenceErr || ack.server_code == JSStreamWrongLastMsgIDErr) {
     ack.error = AckError::WrongLast;
     return std::nullopt;  // follows from another failure, or from another writer
   }
   ack.error = AckError::Rejected;
-  NatsFailure failure = jetstream_failure(ack.server_code, error->value("description", ""));
+  NatsFailure failure = jetstream_failure(
+      ack.server_code, has_description ? description->get_ref<const std::string&>() : std::string());
   ack.cause = failure.code;
   return failure;
 }

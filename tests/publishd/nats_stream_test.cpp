@@ -318,6 +318,57 @@ TEST_F(InProcess, FrozenServerDoesNotHoldTheHotThread) {
   EXPECT_EQ(broker.trouble(), ErrorCode::None);
 }
 
+// Whoever may publish to the reply subject may say anything.
+TEST_F(InProcess, AnswersThatAreNoAcks) {
+  nats_.start("");
+  options_.nats.url = nats_.url();
+  JetStream broker(options_, wake_, log_);
+  const auto s = session(broker, {});
+  ASSERT_TRUE(s);
+  natsConnection* nc = nullptr;
+  natsSubscription* sub = nullptr;
+  ASSERT_EQ(natsConnection_ConnectTo(&nc, nats_.url().c_str()), NATS_OK);
+  ASSERT_EQ(natsConnection_SubscribeSync(&sub, nc, "arancini.updates.>"), NATS_OK);
+  ASSERT_EQ(natsConnection_Flush(nc), NATS_OK);
+  const std::byte payload[1] = {};
+  Outgoing m;
+  m.subject = "arancini.updates.x";
+  m.writer_hex = "00";
+  m.message_id = "m";
+  m.payload = payload;
+  m.expected_last_sequence = s->tail.last_sequence;
+  ASSERT_TRUE(broker.send(m));
+  natsMsg* seen = nullptr;
+  ASSERT_EQ(natsSubscription_NextMsg(&seen, sub, 10'000), NATS_OK);
+  const char* const answers[] = {
+      R"({"error":{"err_code":"x"}})",
+      R"({"error":{"err_code":-1,"description":"d"}})",
+      R"({"error":{"err_code":[1]}})",
+      R"({"error":{"err_code":4294967296}})",
+      R"({"error":{"err_code":10071.5}})",
+      R"({"error":{"err_code":1,"description":7}})",
+      R"({"error":{"description":null}})",
+      R"({"error":"x"})",
+      R"([{"error":{}}])",
+      R"({"error":)",
+  };
+  for (const char* a : answers)
+    ASSERT_EQ(natsConnection_PublishString(nc, natsMsg_GetReply(seen), a), NATS_OK);
+  std::size_t good = 0;
+  std::size_t malformed = 0;
+  EXPECT_TRUE(wait_until([&] {
+    for (Ack ack; broker.poll_ack(ack); ack = {}) {
+      good += ack.error == AckError::None;
+      malformed += ack.error == AckError::Malformed;
+    }
+    return good == 1 && malformed == std::size(answers);
+  })) << good
+      << " " << malformed;
+  natsMsg_Destroy(seen);
+  natsSubscription_Destroy(sub);
+  natsConnection_Destroy(nc);
+}
+
 // A long tail is read by a consumer; deleted messages are missing, whoever is asked.
 TEST_F(InProcess, LongTailWithHoles) {
   nats_.start("");
