@@ -53,6 +53,8 @@ struct StreamOptions {
   }
   Result<std::unique_ptr<StreamReader>, StreamError> open_journal() {
     source = "journal " + journal;
+    if (!prefix.empty())
+      return Err{StreamError{kExitUsage, "--prefix is for streams: a journal holds no subjects"}};
     return open_journal_stream(journal, events ? StreamKind::Events : StreamKind::Updates);
   }
   [[nodiscard]] std::string filter() const {

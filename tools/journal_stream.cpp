@@ -130,6 +130,17 @@ class JournalStream final : public StreamReader {
   std::uint64_t damaged_ = 0;
 };
 
+// A copy need not have the lock file.
+bool is_journal(const std::filesystem::path& directory) {
+  std::error_code ec;
+  if (std::filesystem::is_regular_file(directory / "lock", ec)) return true;
+  for (std::filesystem::directory_iterator it(directory, ec), end; !ec && it != end; it.increment(ec)) {
+    std::error_code ignored;
+    if (WriterId::from_hex(it->path().filename().string()) && it->is_directory(ignored)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std::string& directory,
@@ -141,6 +152,12 @@ Result<std::unique_ptr<StreamReader>, StreamError> open_journal_stream(const std
       std::filesystem::is_directory(inner, ec)) {
     return Err{StreamError{kExitNoInput, fmt::format("{} is a state directory: name its journal, {}",
                                                      directory, inner.string())}};
+  }
+  if (!is_journal(directory)) {
+    return Err{StreamError{
+        kExitNoInput, fmt::format("{} is no journal: neither a lock file nor a writer's directory is there; "
+                                  "it is the directory 'journal' in the state directory of publishd",
+                                  directory)}};
   }
   return std::unique_ptr<StreamReader>(std::make_unique<JournalStream>(std::move(reader).value(), kind));
 }

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 
 #include "common/base/config.h"
 #include "tools/aranctl.h"
@@ -11,8 +12,9 @@
 namespace arancini::tools {
 
 void NatsFlags::add_to(CLI::App& app) {
-  app.add_option("--nats", url, "URL of NATS, several servers with commas (default: nats.url of --config)")
-      ->envname("ARANCINI_NATS");
+  app.add_option("--nats", url,
+                 "URL of NATS, several servers with commas (default: ARANCINI_NATS in the environment, or "
+                 "nats.url of --config)");
   app.add_option(
       "--config", config,
       "TOML file whose [nats] says URL, login, TLS and stream (default: that of the daemons, unless "
@@ -25,8 +27,11 @@ Result<StreamPlace, StreamError> find_stream(const NatsFlags& flags, StreamKind 
   ConfigFlags wanted;
   wanted.config = flags.config;
   wanted.nats = flags.url;
+  // Not for --journal, nor for a configuration that somebody names and that has one.
+  const char* const environment = std::getenv("ARANCINI_NATS");
+  if (!wanted.nats && environment != nullptr && environment[0] != '\0') wanted.nats = environment;
   // The login of one server is not for another one that somebody names.
-  wanted.default_file = flags.url ? ConfigFlags::DefaultFile::Never : ConfigFlags::DefaultFile::IfReadable;
+  wanted.default_file = wanted.nats ? ConfigFlags::DefaultFile::Never : ConfigFlags::DefaultFile::IfReadable;
   StreamPlace place;
   try {
     const Config config = load_config(wanted);

@@ -1,6 +1,9 @@
 // tail, fold and audit against a real nats-server.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "common/schema/event_build.h"
@@ -351,6 +354,45 @@ TEST_F(AranctlStream, ErrorsNameWhatIsMissing) {
   EXPECT_EQ(run_aranctl({"fold", "--no-such-flag"}).exit_code, kExitUsage);
   EXPECT_EQ(run_aranctl({}).exit_code, kExitUsage);
   EXPECT_EQ(run("tail", {"--from", "yesterday"}).exit_code, kExitUsage);
+}
+
+// The environment's URL is for those who name nothing else.
+TEST(AranctlJournal, EnvironmentDirectoriesAndPrefix) {
+  char name[] = "/tmp/arancini-aranctl-XXXXXX";
+  ASSERT_NE(::mkdtemp(name), nullptr);
+  const std::filesystem::path dir = name;
+  std::filesystem::create_directories(dir / "state/journal");
+  std::filesystem::create_directories(dir / "other");
+  std::ofstream(dir / "state/journal/lock") << "1\n";
+  std::ofstream(dir / "other/lost+found") << "";
+  std::ofstream(dir / "journal.toml")
+      << "[paths]\nstate_dir = \"" << (dir / "state").string() << "\"\n[sink]\nkind = \"journal\"\n";
+  std::ofstream(dir / "nats.toml") << "[nats]\nurl = \"nats://127.0.0.1:2\"\n";
+  const std::string journal = (dir / "state/journal").string();
+  ASSERT_EQ(::setenv("ARANCINI_NATS", "nats://127.0.0.1:1", 1), 0);
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>{"--journal", journal}, {"--config", (dir / "journal.toml").string()}}) {
+    for (std::vector<std::string> arguments :
+         {std::vector<std::string>{"audit", "--settle", "0"}, {"fold", "--settle", "0"}, {"tail", "--all"}}) {
+      arguments.insert(arguments.end(), more.begin(), more.end());
+      const Finished r = run_aranctl(arguments);
+      EXPECT_EQ(r.exit_code, kExitOk) << arguments.front() << " " << more.front() << r.err;
+      arguments.insert(arguments.end(), {"--prefix", "arancini"});
+      EXPECT_EQ(run_aranctl(arguments).exit_code, kExitUsage);
+    }
+  }
+  // It goes before the URL of a configuration; a flag excludes --journal.
+  const Finished named = run_aranctl({"audit", "--config", (dir / "nats.toml").string()});
+  EXPECT_EQ(named.exit_code, kExitUnavailable);
+  EXPECT_NE(named.err.find("127.0.0.1:1"), std::string::npos) << named.err;
+  EXPECT_EQ(run_aranctl({"audit", "--journal", journal, "--nats", "nats://a"}).exit_code, kExitUsage);
+  ASSERT_EQ(::unsetenv("ARANCINI_NATS"), 0);
+  for (const char* command : {"audit", "fold", "tail"}) {
+    const Finished r = run_aranctl({command, "--journal", (dir / "other").string()});
+    EXPECT_EQ(r.exit_code, kExitNoInput);
+    EXPECT_NE(r.err.find("is no journal"), std::string::npos) << r.err;
+  }
+  std::filesystem::remove_all(dir);
 }
 
 }  // namespace
