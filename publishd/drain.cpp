@@ -396,7 +396,8 @@ void Drain::adopt(const Session& session) {
         "published again",
         tail.missing);
   }
-  if (log_ != nullptr) {
+  // After one that stored nothing the trouble stands, and was said.
+  if (log_ != nullptr && fruitless_sessions_ == 0) {
     log_->info("publishing after stream sequence {} ({} messages of the tail read)", tail.last_sequence,
                tail.messages_read);
   }
