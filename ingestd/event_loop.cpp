@@ -36,7 +36,13 @@ bool EventLoop::start(std::string& note) {
   io.buffer_bytes = options_.buffer_bytes;
   io.buffer_count = options_.buffer_count;
   backend_ = make_io_backend(io, *this, note);
-  return backend_ != nullptr;
+  if (backend_ == nullptr) return false;
+  wake_fd_ = sink_.wake_fd();
+  if (wake_fd_ >= 0 && !backend_->watch(wake_fd_)) {
+    note = "cannot watch the wake-up descriptor";
+    return false;
+  }
+  return true;
 }
 
 std::string EventLoop::start_handover(const Config& config, int listener_fd) {
@@ -256,6 +262,10 @@ void EventLoop::close_unwanted() {
 void EventLoop::on_readable(int fd) noexcept {
   if (handover_ && fd == handover_->fd()) {
     handover_->on_readable();
+    return;
+  }
+  if (fd == wake_fd_) {
+    sink_.clear_wake();
     return;
   }
   if (fd != signal_fd_) return;

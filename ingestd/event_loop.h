@@ -35,6 +35,9 @@ class SessionSink {
   virtual std::optional<SessionId> take_session_to_close() = 0;
   virtual Shard::Work do_work() = 0;
   virtual void publish() = 0;
+  // A descriptor that is readable when do_work() has something to do; -1: none.
+  [[nodiscard]] virtual int wake_fd() { return -1; }
+  virtual void clear_wake() {}
   // The last call before the last publish().
   virtual void finish() {}
   // About every 400 ms: heartbeats, gauges, watchdog.
@@ -136,6 +139,7 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   std::unique_ptr<Handover> handover_;
   std::vector<int> listeners_;
   int signal_fd_ = -1;
+  int wake_fd_ = -1;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<Session*> by_connection_;
   std::vector<Session*> throttled_;  // in the order in which they were refused

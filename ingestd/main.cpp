@@ -134,6 +134,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
   Instance instance(config, shard, clock, log, std::move(signals), std::move(stats).value(), std::move(ring),
                     std::move(listeners).value(), watchdog);
+  instance.ring.set_layout(config.shards.count);
   EventLoop& loop = instance.loop;
   std::string note;
   if (!loop.start(note)) throw StartError(EX_UNAVAILABLE, note);

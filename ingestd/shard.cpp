@@ -159,6 +159,7 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
     return Applied::Done;
   }
   if (session.must_close) return Applied::Done;
+  if (s.restoring) return Applied::NoRoom;
   const bool again = session.progress.active;
   if (!again) {
     Router& router = *session.router;
@@ -293,8 +294,17 @@ void Shard::Impl::tell_dropped(Work& work) {
   context.stats.set(IngestMetric::RoutesUntold, context.untold.entries);
 }
 
+void Shard::set_restoring(bool restoring) {
+  impl_->restoring = restoring;
+}
+
+HotTasks& Shard::tasks() {
+  return impl_->tasks;
+}
+
 void Shard::finish() {
   impl_->context.read_clock();
+  impl_->tasks.finish(*impl_);
   impl_->drop_report.finish();
 }
 
@@ -313,6 +323,13 @@ Shard::Work Shard::do_work() {
     work.more = !s.sweep.idle();
   }
   if (context.drop_newest) s.tell_dropped(work);
+  switch (s.tasks.run(s)) {
+    case HotTask::Progress::More: work.more = true; break;
+    case HotTask::Progress::Wait:
+      work.next_deadline_ns = sooner(work.next_deadline_ns, context.now_ns + kRetryNs);
+      break;
+    case HotTask::Progress::Done: break;
+  }
   if (context.pool.has_discarded()) work.more = !context.pool.reclaim_some(kReclaimSegments) || work.more;
 
   s.peers.write_rows();

@@ -25,6 +25,8 @@ namespace arancini::ingestd {
 
 enum class SessionId : std::uint32_t {};
 
+class HotTasks;
+
 class Shard {
  public:
   // All borrowed; they outlive the shard. Routers and peers are limited by the rows of `stats`. Same seed,
@@ -63,6 +65,12 @@ class Shard {
   // A session that the loop should close (and then close_session()): a newer one told its routes and is gone,
   // so what this one said meanwhile was ignored, and only a new dump makes it whole. Each is returned once.
   std::optional<SessionId> take_session_to_close();
+
+  // While true, apply() answers NoRoom to everything: the tables are not yet what downstream was told.
+  void set_restoring(bool restoring);
+  // What other threads want done here; do_work() does a slice of each, finish() ends them all. Call
+  // tasks().clear_wake() when its wake_fd() was readable.
+  [[nodiscard]] HotTasks& tasks();
 
   struct Work {
     bool more = false;                   // call again soon: sweeps are running

@@ -9,6 +9,7 @@
 #include "common/wire/bmp.h"
 #include "ingestd/barriers.h"
 #include "ingestd/drop_report.h"
+#include "ingestd/hot_task.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/reconcile.h"
 #include "ingestd/resync.h"
@@ -78,8 +79,10 @@ struct Shard::Impl {
   RibSweep sweep;
   Resync resync;
   Reconcile reconcile;
+  HotTasks tasks;
   std::vector<SessionId> to_close;
   bool clock_is_fresh = false;
+  bool restoring = false;
 };
 
 }  // namespace arancini::ingestd

@@ -3,6 +3,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "ingestd/event_loop.h"
+#include "ingestd/hot_task.h"
 
 namespace arancini::ingestd {
 
@@ -26,6 +27,8 @@ class ShardSink final : public SessionSink {
   void set_throttled(SessionId session, bool throttled) override { shard_.set_throttled(session, throttled); }
   std::optional<SessionId> take_session_to_close() override { return shard_.take_session_to_close(); }
   Shard::Work do_work() override { return shard_.do_work(); }
+  [[nodiscard]] int wake_fd() override { return shard_.tasks().wake_fd(); }
+  void clear_wake() override { shard_.tasks().clear_wake(); }
   void finish() override { shard_.finish(); }
   void publish() override { shard_.publish(); }
   void heartbeat(std::uint64_t boottime_ns) override {

@@ -17,7 +17,7 @@
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kRingMagic = 0x474e495249434e41ULL;  // "ANCIRING" in memory order
-inline constexpr std::uint32_t kRingAbiVersion = 2;
+inline constexpr std::uint32_t kRingAbiVersion = 3;
 
 // Written once by the creator, before the file gets its name. `abi_version` is stored last (release); an
 // attaching process loads it first (acquire).
@@ -52,7 +52,11 @@ struct alignas(kLineBytes) RingWriterLine {
   std::atomic<std::uint64_t> tail;   // release by writer, acquire by reader: records below are complete
   std::atomic<std::uint64_t> epoch;  // + 1 at each attach of a writer
   CommitSlot commit[2];
-  std::uint8_t reserved[48];
+  // Among how many shards the routers were divided when the present writer attached (0: never said), and the
+  // position from which on that holds: what lies below may be about routers of other shards.
+  std::atomic<std::uint64_t> shard_count;
+  std::atomic<std::uint64_t> layout_since;
+  std::uint8_t reserved[32];
 };
 
 // Written by the reader only. Order of stores: `head`, then `floor_stream_sequence` (both release), so that a
@@ -67,7 +71,16 @@ struct alignas(kLineBytes) RingReaderLine {
   // Position: records of [some head of before, here) are, or were, in the publisher's journal alone and not
   // published yet. Stored before `head` passes them. 0: none.
   std::atomic<std::uint64_t> journal_end;
-  std::uint8_t reserved[88];
+  // The log is what consumers read: the updates stream, or the journal where that is the sink. Everything of
+  // this ring below `published` is in it. Everything of this ring that is in the log at or below
+  // `log_sequence` lies below `published`. `log_identity` names the log: creation time of the stream, or of
+  // the journal. Stores in the order published, log_sequence; 0 until first known.
+  std::atomic<std::uint64_t> published;
+  std::atomic<std::uint64_t> log_sequence;
+  std::atomic<std::uint64_t> log_identity;
+  // + 1 whenever the log began anew (DESIGN 4.3): the writer answers with a dump of all its tables.
+  std::atomic<std::uint64_t> dump_request;
+  std::uint8_t reserved[56];
 };
 
 inline constexpr std::uint64_t kNoFloor = ~std::uint64_t{0};
@@ -138,6 +151,8 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RingWriterLine, tail),
                               offsetof(RingWriterLine, epoch),
                               offsetof(RingWriterLine, commit),
+                              offsetof(RingWriterLine, shard_count),
+                              offsetof(RingWriterLine, layout_since),
                               sizeof(CommitSlot),
                               offsetof(CommitSlot, next_sequence),
                               offsetof(CommitSlot, next_event_sequence),
@@ -147,6 +162,10 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RingReaderLine, floor_stream_sequence),
                               offsetof(RingReaderLine, floor_stream_created_ns),
                               offsetof(RingReaderLine, journal_end),
+                              offsetof(RingReaderLine, published),
+                              offsetof(RingReaderLine, log_sequence),
+                              offsetof(RingReaderLine, log_identity),
+                              offsetof(RingReaderLine, dump_request),
                               offsetof(RingHeader, writer_heartbeat),
                               offsetof(RingHeader, reader_heartbeat),
                               offsetof(RingHeartbeat, boottime_ns),

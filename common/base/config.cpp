@@ -470,6 +470,15 @@ std::string Config::ring_path(std::uint32_t shard) const {
 std::string Config::ingestd_stats_path(std::uint32_t shard) const {
   return fmt::format("{}/ingestd@{}.stats", paths.runtime_dir, shard);
 }
+std::string Config::ingestd_control_path(std::uint32_t shard) const {
+  return fmt::format("{}/ingestd@{}.sock", paths.runtime_dir, shard);
+}
+std::string Config::log_path() const {
+  return paths.runtime_dir + "/publishd.sock";
+}
+std::string Config::snapshot_dir() const {
+  return paths.state_dir + "/snapshots";
+}
 std::string Config::handover_path(std::uint32_t shard) const {
   return fmt::format("{}/ingestd@{}.handover", paths.runtime_dir, shard);
 }

@@ -118,9 +118,12 @@ struct Config {
   [[nodiscard]] std::string ring_path(std::uint32_t shard) const;           // <runtime>/ring-<K>
   [[nodiscard]] std::string ingestd_stats_path(std::uint32_t shard) const;  // <runtime>/ingestd@<K>.stats
   [[nodiscard]] std::string handover_path(std::uint32_t shard) const;       // <runtime>/ingestd@<K>.handover
-  [[nodiscard]] std::string publishd_stats_path() const;                    // <runtime>/publishd.stats
-  [[nodiscard]] std::string journal_dir() const;                            // <state>/journal
-  [[nodiscard]] std::string control_path() const;                           // <runtime>/curated.sock
+  [[nodiscard]] std::string ingestd_control_path(std::uint32_t shard) const;  // <runtime>/ingestd@<K>.sock
+  [[nodiscard]] std::string log_path() const;                                 // <runtime>/publishd.sock
+  [[nodiscard]] std::string snapshot_dir() const;                             // <state>/snapshots
+  [[nodiscard]] std::string publishd_stats_path() const;                      // <runtime>/publishd.stats
+  [[nodiscard]] std::string journal_dir() const;                              // <state>/journal
+  [[nodiscard]] std::string control_path() const;                             // <runtime>/curated.sock
 };
 
 // Flags of DESIGN 7 that all daemons share. Absent ones leave what the file says.

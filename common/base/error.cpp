@@ -29,6 +29,9 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::SessionReset: return "session reset";
     case ErrorCode::SessionLimit: return "too many sessions";
     case ErrorCode::HandoverFailed: return "session could not be passed to its owner";
+    case ErrorCode::RouterRefused: return "router is not allowed to connect";
+    case ErrorCode::RouterSessionLimit: return "router has as many sessions as it may";
+    case ErrorCode::RouterRouteLimit: return "router has as many routes as it may";
     case ErrorCode::RingCorrupt: return "ring contents invalid";
     case ErrorCode::RingIncompatible: return "ring layout differs";
     case ErrorCode::RecordTooLarge: return "record larger than the limit";
@@ -46,6 +49,11 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::JournalFailed: return "journal cannot be written or read";
     case ErrorCode::JournalCorrupt: return "journal contents invalid";
     case ErrorCode::UpdatesDropped: return "updates were not told because the ring was full";
+    case ErrorCode::SnapshotFailed: return "snapshot cannot be written";
+    case ErrorCode::SnapshotCorrupt: return "snapshot contents invalid";
+    case ErrorCode::SnapshotRefused: return "snapshot does not belong to the log, or is ahead of it";
+    case ErrorCode::RestoreWaiting: return "the tables are not restored yet";
+    case ErrorCode::LogIncomplete: return "the log no longer holds what the restore needs";
   }
   return "unknown";
 }

@@ -35,6 +35,9 @@ enum class ErrorCode : std::uint32_t {
   SessionReset = 301,
   SessionLimit = 302,
   HandoverFailed = 303,
+  RouterRefused = 304,       // no entry or prefix allows the address; connection closed
+  RouterSessionLimit = 305,  // the router has as many sessions as it may; connection closed
+  RouterRouteLimit = 306,    // the router has as many routes as it may; new ones are skipped
   // Rings (4xx)
   RingCorrupt = 401,
   RingIncompatible = 402,
@@ -56,6 +59,12 @@ enum class ErrorCode : std::uint32_t {
   JournalCorrupt = 603,  // a segment's checksum does not match: what is in it is lost
   // By choice (7xx)
   UpdatesDropped = 701,  // ring.when_full = "drop-newest"
+  // Snapshots and restore (8xx)
+  SnapshotFailed = 801,   // cannot be written; the one before stays
+  SnapshotCorrupt = 802,  // set aside, not loaded
+  SnapshotRefused = 803,  // intact, but of another log, or ahead of it
+  RestoreWaiting = 804,   // the log cannot be read yet: routers of the shard wait
+  LogIncomplete = 805,    // retention has discarded what the restore needs
 };
 
 // Short text for operators, e.g. "BMP message longer than the limit".

@@ -154,4 +154,26 @@ void RingWriter::heartbeat(std::uint64_t boottime_ns) {
   header_->writer_heartbeat.boottime_ns.store(boottime_ns, std::memory_order_relaxed);
 }
 
+RingPosition RingWriter::durable() const {
+  // Pairs with RingReader::release.
+  return RingPosition{header_->reader.head.load(std::memory_order_acquire)};
+}
+
+RingWriter::LogMark RingWriter::log_mark() const {
+  LogMark mark;
+  mark.sequence = header_->reader.log_sequence.load(std::memory_order_acquire);
+  mark.identity = header_->reader.log_identity.load(std::memory_order_acquire);
+  return mark;
+}
+
+std::uint64_t RingWriter::dump_request() const {
+  return header_->reader.dump_request.load(std::memory_order_acquire);  // pairs with the reader's store
+}
+
+void RingWriter::set_layout(std::uint32_t shard_count) {
+  if (header_->writer.shard_count.load(std::memory_order_relaxed) == shard_count) return;
+  header_->writer.layout_since.store(raw(tail_), std::memory_order_release);
+  header_->writer.shard_count.store(shard_count, std::memory_order_release);
+}
+
 }  // namespace arancini

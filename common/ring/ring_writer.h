@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 
@@ -54,6 +56,27 @@ class RingWriter {
   void heartbeat(std::uint64_t boottime_ns);
   [[nodiscard]] const RingFile& file() const { return file_; }
 
+  // Everything below is durable: in the log or in the publisher's journal.
+  [[nodiscard]] RingPosition durable() const;
+  // What consumers have of this ring, see RingReaderLine. `sequence` is read before `identity`: a mark of two
+  // logs is never too high for either.
+  struct LogMark {
+    std::uint64_t sequence = 0;
+    std::uint64_t identity = 0;
+  };
+  [[nodiscard]] LogMark log_mark() const;
+  // See RingReaderLine::dump_request.
+  [[nodiscard]] std::uint64_t dump_request() const;
+  // From now on the ring is about the routers of this shard among `shard_count`. Call before anything is
+  // written.
+  void set_layout(std::uint32_t shard_count);
+  // Calls `f(header, payload, begin)` for the committed records from `from` on, up to what is published now;
+  // padding is skipped; `f` returns false to end. `from` must be the begin of a record at or above durable()
+  // as it was at attach, and nothing may have been written since then by this writer beyond one capacity.
+  // False: contents invalid (then `f` was called for what came before).
+  template <class F>
+  bool scan(RingPosition from, F&& f) const;
+
  private:
   [[nodiscard]] bool fits(std::uint64_t size_bytes, std::uint64_t* padding_bytes);
 
@@ -70,5 +93,30 @@ class RingWriter {
   std::uint32_t commit_slot_ = 0;
   std::uint32_t claimed_bytes_ = 0;
 };
+
+template <class F>
+bool RingWriter::scan(RingPosition from, F&& f) const {
+  std::uint64_t at = raw(from);
+  while (at < raw(published_)) {
+    shm::RecordHeader header;
+    const std::uint64_t offset = at & (capacity_ - 1);
+    if (capacity_ - offset < sizeof(std::uint64_t)) return false;
+    const std::size_t known = std::min<std::uint64_t>(capacity_ - offset, sizeof header);
+    std::memcpy(&header, data_ + offset, known);
+    const bool padding = header.kind == static_cast<std::uint8_t>(shm::RecordKind::Padding);
+    if (header.size_bytes < shm::kRecordAlignBytes || header.size_bytes % shm::kRecordAlignBytes != 0 ||
+        header.size_bytes > capacity_ - offset || header.size_bytes > raw(published_) - at) {
+      return false;
+    }
+    if (!padding) {
+      if (known < sizeof header || header.size_bytes < sizeof header + std::uint64_t{header.payload_bytes})
+        return false;
+      const std::span<const std::byte> payload(data_ + offset + sizeof header, header.payload_bytes);
+      if (!f(static_cast<const shm::RecordHeader&>(header), payload, RingPosition{at})) return false;
+    }
+    at += header.size_bytes;
+  }
+  return at == raw(published_);
+}
 
 }  // namespace arancini
