@@ -7,19 +7,12 @@
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_posix.h>
 
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <array>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
+#include <optional>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/local_listener.h"
 #include "common/base/types.h"
 
 namespace arancini::curated {
@@ -177,68 +170,28 @@ class ControlImpl final : public pb::Control::Service {
   Fleet& fleet_;
 };
 
-// A bound, listening, non-blocking socket of mode 0660.
-Result<Fd, std::string> listen_at(const std::string& path) {
-  const auto failed = [&](const char* what) {
-    return Err{fmt::format("control socket {}: {}: {}", path, what, std::strerror(errno))};
-  };
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return Err{
-        fmt::format("control socket {}: the path is longer than {} bytes; choose a shorter --runtime-dir",
-                    path, sizeof address.sun_path - 1)};
-  }
-  std::copy(path.begin(), path.end(), address.sun_path);
-  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd) return failed("socket");
-  if (::unlink(path.c_str()) != 0 && errno != ENOENT) return failed("unlink");
-  // Linux gives the new name the mode of the socket, so there is no moment in which it is open to more.
-  if (::fchmod(fd.get(), 0660) != 0) return failed("fchmod");
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-    return failed("bind");
-  if (::chmod(path.c_str(), 0660) != 0) return failed("chmod");  // the umask took some of it away
-  if (::listen(fd.get(), 64) != 0) return failed("listen");
-  return fd;
-}
-
-bool may_call(int fd, ucred& who) {
-  socklen_t size = sizeof who;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0) return false;
-  if (who.uid == 0 || who.uid == ::geteuid() || who.gid == ::getegid()) return true;
-  std::array<gid_t, 256> groups{};
-  size = sizeof groups;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size) != 0) return false;
-  const auto* end = groups.data() + size / sizeof(gid_t);
-  return std::find(static_cast<const gid_t*>(groups.data()), end, ::getegid()) != end;
-}
-
 }  // namespace
 
 struct ControlServer::State {
-  State(const Config& config, Fleet& fleet, Logger& logger) : service(config, fleet), log(logger) {}
+  State(const Config& config, Fleet& fleet) : service(config, fleet) {}
   ControlImpl service;
-  Logger& log;
-  Fd listener;
-  std::string path;
+  std::optional<LocalListener> listener;
   std::unique_ptr<grpc::Server> server;
-  std::uint64_t deaf_until_ns = 0;  // boot time
 };
 
 ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 ControlServer::~ControlServer() {
-  ::unlink(state_->path.c_str());
+  state_->listener.reset();
   state_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
 }
 
 Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const Config& config, Fleet& fleet,
                                                                          Logger& log) {
-  auto state = std::make_unique<State>(config, fleet, log);
-  state->path = config.control_path();
-  auto listener = listen_at(state->path);
+  auto state = std::make_unique<State>(config, fleet);
+  auto listener = LocalListener::open(config.control_path(), "control", log);
   if (!listener) return Err{listener.error()};
-  state->listener = std::move(listener).value();
+  state->listener.emplace(std::move(listener).value());
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -253,26 +206,12 @@ Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const C
 }
 
 int ControlServer::poll_fd() const {
-  return state_->listener.get();
+  return state_->listener->poll_fd(clock_ns(CLOCK_BOOTTIME));
 }
 
 void ControlServer::accept_callers() {
-  for (;;) {
-    Fd fd(::accept4(state_->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!fd) {
-      // Out of descriptors: the caller stays in the queue, which would keep the loop spinning.
-      if (errno == EMFILE || errno == ENFILE) state_->deaf_until_ns = clock_ns(CLOCK_BOOTTIME) + 500'000'000U;
-      return;
-    }
-    ucred who{};
-    if (!may_call(fd.get(), who)) {
-      state_->log.warn(
-          "control: call of pid {}, uid {}, gid {} refused: not root, not uid {}, not in group {}", who.pid,
-          who.uid, who.gid, ::geteuid(), ::getegid());
-      continue;
-    }
+  while (Fd fd = state_->listener->accept(clock_ns(CLOCK_BOOTTIME)))
     grpc::AddInsecureChannelFromFd(state_->server.get(), fd.release());
-  }
 }
 
 }  // namespace arancini::curated

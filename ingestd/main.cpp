@@ -129,7 +129,6 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   if (!ring.hugepage_note().empty()) {
     ring.created() ? log.warn("{}", ring.hugepage_note()) : log.info("{}", ring.hugepage_note());
   }
-  if (config.shards.pin) pin_to_core(shard, log);
   std::uint64_t watchdog_us = 0;
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
   Instance instance(config, shard, clock, log, std::move(signals), std::move(stats).value(), std::move(ring),
@@ -147,6 +146,8 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   loop.watch_signals(instance.signals.get());
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
+  // Last: threads inherit the cores of the one that makes them, and only the hot one belongs here.
+  if (config.shards.pin) pin_to_core(shard, log);
   instance.stats.set_state(shm::ProcessState::Running);
   log.info("shard {} of {} listens on {} with {}, version " ARANCINI_VERSION, shard, config.shards.count,
            local_address(listener), loop.backend().name());
