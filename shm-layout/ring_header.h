@@ -56,7 +56,9 @@ struct alignas(kLineBytes) RingWriterLine {
   // position from which on that holds: what lies below may be about routers of other shards.
   std::atomic<std::uint64_t> shard_count;
   std::atomic<std::uint64_t> layout_since;
-  std::uint8_t reserved[32];
+  // The RingReaderLine::dump_request that has been answered.
+  std::atomic<std::uint64_t> dump_answered;
+  std::uint8_t reserved[24];
 };
 
 // Written by the reader only. Order of stores: `head`, then `floor_stream_sequence` (both release), so that a
@@ -153,6 +155,7 @@ inline constexpr std::uint64_t kRingLayoutHash = [] {
                               offsetof(RingWriterLine, commit),
                               offsetof(RingWriterLine, shard_count),
                               offsetof(RingWriterLine, layout_since),
+                              offsetof(RingWriterLine, dump_answered),
                               sizeof(CommitSlot),
                               offsetof(CommitSlot, next_sequence),
                               offsetof(CommitSlot, next_event_sequence),

@@ -170,6 +170,18 @@ std::uint64_t RingWriter::dump_request() const {
   return header_->reader.dump_request.load(std::memory_order_acquire);  // pairs with the reader's store
 }
 
+RingPosition RingWriter::in_log() const {
+  return RingPosition{header_->reader.published.load(std::memory_order_acquire)};
+}
+
+std::uint64_t RingWriter::dump_answered() const {
+  return header_->writer.dump_answered.load(std::memory_order_relaxed);
+}
+
+void RingWriter::set_dump_answered(std::uint64_t request) {
+  header_->writer.dump_answered.store(request, std::memory_order_relaxed);
+}
+
 void RingWriter::set_layout(std::uint32_t shard_count) {
   if (header_->writer.shard_count.load(std::memory_order_relaxed) == shard_count) return;
   header_->writer.layout_since.store(raw(tail_), std::memory_order_release);

@@ -65,8 +65,12 @@ class RingWriter {
     std::uint64_t identity = 0;
   };
   [[nodiscard]] LogMark log_mark() const;
-  // See RingReaderLine::dump_request.
+  // Everything below is in the log: RingReaderLine::published.
+  [[nodiscard]] RingPosition in_log() const;
+  // See RingReaderLine::dump_request, and what was answered of it, by whichever writer of this ring.
   [[nodiscard]] std::uint64_t dump_request() const;
+  [[nodiscard]] std::uint64_t dump_answered() const;
+  void set_dump_answered(std::uint64_t request);
   // From now on the ring is about the routers of this shard among `shard_count`. Call before anything is
   // written.
   void set_layout(std::uint32_t shard_count);
