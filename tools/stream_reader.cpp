@@ -32,16 +32,8 @@ using Connection = Handle<natsConnection, natsConnection_Destroy>;
 using JetStream = Handle<jsCtx, jsCtx_Destroy>;
 using Subscription = Handle<natsSubscription, natsSubscription_Destroy>;
 
-// "(conn.c:2088): ..." is of no use to an operator.
-std::string detail_of() {
-  const char* last = nats_GetLastError(nullptr);
-  std::string detail = last != nullptr ? last : "";
-  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
-    detail.erase(0, at + 3);
-  return detail;
-}
 std::string reason(natsStatus status) {
-  const std::string detail = detail_of();
+  const std::string detail = nats_last_detail();
   const std::string text = natsStatus_GetText(status);
   return detail.empty() || detail == text ? text : text + " (" + detail + ")";
 }
@@ -272,7 +264,8 @@ class NatsStreamReader final : public StreamReader {
       return {kExitNoInput, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
     }
     if (code != 0)
-      return {kExitUnavailable, "cannot read " + what + ": " + jetstream_failure(code, detail_of()).text};
+      return {kExitUnavailable,
+              "cannot read " + what + ": " + jetstream_failure(code, nats_last_detail()).text};
     return {kExitUnavailable, "cannot read " + what + ": " + reason(status)};
   }
 

@@ -38,15 +38,6 @@ struct X509Deleter {
 };
 using Certificate = std::unique_ptr<X509, X509Deleter>;
 
-// What nats.c knows of the last failure on this thread, without its source position.
-std::string last_detail() {
-  const char* last = nats_GetLastError(nullptr);
-  std::string detail = last != nullptr ? last : "";
-  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
-    detail.erase(0, at + 3);
-  return detail;
-}
-
 // nats.c puts these into JSON as they are.
 std::string json_escaped(const std::string& text) {
   const std::string quoted =
@@ -266,7 +257,7 @@ bool resolves(const NatsServerUrl& server) {
 
 NatsFailure connect_failure(natsStatus status, const NatsServerUrl& server, const NatsSettings& settings,
                             const Login& login, bool secure) {
-  const std::string detail = last_detail();
+  const std::string detail = nats_last_detail();
   const std::string alert = alert_of_server();
   const auto failure = [&](ErrorCode code, const std::string& text) {
     return NatsFailure{code, server.to_string() + ": " + text};
@@ -360,7 +351,7 @@ Result<natsConnection*, NatsFailure> NatsConnector::connect(const Tune& tune, co
 
 Result<natsConnection*, NatsFailure> NatsConnector::attempt(const NatsServerUrl& server, const Tune& tune) {
   const auto failed = [&](natsStatus s) {
-    const std::string detail = last_detail();
+    const std::string detail = nats_last_detail();
     return Err{NatsFailure{s == NATS_SSL_ERROR ? ErrorCode::NatsTls : ErrorCode::NatsUnreachable,
                            server.to_string() + ": " + (detail.empty() ? natsStatus_GetText(s) : detail)}};
   };
@@ -423,6 +414,14 @@ void NatsConnector::learn(natsConnection* connection, const NatsServerUrl& from)
   }
   std::free(servers);
   if (!found.empty()) discovered_ = std::move(found);
+}
+
+std::string nats_last_detail() {
+  const char* last = nats_GetLastError(nullptr);
+  std::string detail = last != nullptr ? last : "";
+  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
+    detail.erase(0, at + 3);
+  return detail;
 }
 
 NatsFailure jetstream_failure(std::uint32_t err_code, std::string_view description) {

@@ -60,6 +60,10 @@ class NatsConnector {
   std::minstd_rand random_;
 };
 
+// What nats.c knows of the last failure on this thread beyond its status, without its source position; may be
+// empty.
+std::string nats_last_detail();
+
 // What an error of the JetStream API, or of an ack, means.
 NatsFailure jetstream_failure(std::uint32_t err_code, std::string_view description);
 

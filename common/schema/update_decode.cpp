@@ -54,12 +54,11 @@ void segments_of(capnp::List<AsSegment>::Reader in, DecodedUpdate& out) {
   }
 }
 
-void attributes_of(Update::Reader in, DecodedUpdate& out) {
-  out.attributes_present = in.getAttributesPresent();
-  out.origin = text_of(in.getOrigin());
+// What Update and PathAttributes have under the same names.
+template <class Reader>
+void plain_attributes_of(Reader in, DecodedUpdate& out) {
   u32_list(in.getAsPath(), out.as_path);
   segments_of(in.getAsSegments(), out);
-  out.next_hop.bytes = fixed_bytes<16>(in.getNextHop(), "nextHop is not 16 bytes");
   out.med = in.getMultiExitDisc();
   out.local_pref = in.getLocalPreference();
   out.only_to_customer = in.getOnlyToCustomer();
@@ -67,6 +66,16 @@ void attributes_of(Update::Reader in, DecodedUpdate& out) {
   out.aggregator_asn = in.getAggregatorAsn();
   out.aggregator_bgp_id = in.getAggregatorBgpId();
   out.originator_id = in.getOriginatorId();
+  u32_list(in.getClusterList(), out.cluster_list);
+  const capnp::Data::Reader others = in.getRawAttributes();
+  out.raw_attributes.assign(others.begin(), others.end());
+}
+
+void attributes_of(Update::Reader in, DecodedUpdate& out) {
+  plain_attributes_of(in, out);
+  out.attributes_present = in.getAttributesPresent();
+  out.origin = text_of(in.getOrigin());
+  out.next_hop.bytes = fixed_bytes<16>(in.getNextHop(), "nextHop is not 16 bytes");
   out.communities.clear();
   for (const auto c : in.getCommunities()) out.communities.push_back({c.getAsn(), c.getValue()});
   out.large_communities.clear();
@@ -80,9 +89,6 @@ void attributes_of(Update::Reader in, DecodedUpdate& out) {
     bytes = {c.getTypeHigh(), c.getTypeLow()};
     bytes.insert(bytes.end(), value.begin(), value.end());
   }
-  u32_list(in.getClusterList(), out.cluster_list);
-  const capnp::Data::Reader others = in.getRawAttributes();
-  out.raw_attributes.assign(others.begin(), others.end());
 }
 
 // What Update and Source have under the same names: who told it.
@@ -149,6 +155,7 @@ void source_of(Source::Reader in, DecodedUpdate& out) {
 }
 
 void attributes_of(PathAttributes::Reader in, DecodedUpdate& out) {
+  plain_attributes_of(in, out);
   out.attributes_present = in.getPresent();
   switch (in.getOrigin()) {
     case Origin::IGP: out.origin = "IGP"; break;
@@ -157,21 +164,12 @@ void attributes_of(PathAttributes::Reader in, DecodedUpdate& out) {
     case Origin::ABSENT:
     default: out.origin.clear(); break;
   }
-  u32_list(in.getAsPath(), out.as_path);
-  segments_of(in.getAsSegments(), out);
   const capnp::Data::Reader hop = in.getNextHop();
   if (hop.size() == 4) {
     out.next_hop = IpAddress::from_v4(load_be32(reinterpret_cast<const std::byte*>(hop.begin())));
   } else {
     out.next_hop.bytes = fixed_bytes<16>(hop, "nextHop is neither 4 nor 16 bytes");
   }
-  out.med = in.getMultiExitDisc();
-  out.local_pref = in.getLocalPreference();
-  out.only_to_customer = in.getOnlyToCustomer();
-  out.atomic_aggregate = in.getAtomicAggregate();
-  out.aggregator_asn = in.getAggregatorAsn();
-  out.aggregator_bgp_id = in.getAggregatorBgpId();
-  out.originator_id = in.getOriginatorId();
   out.communities.clear();
   for (const std::uint32_t c : in.getCommunities())
     out.communities.push_back({c >> 16, static_cast<std::uint16_t>(c & 0xffffU)});
@@ -185,9 +183,6 @@ void attributes_of(PathAttributes::Reader in, DecodedUpdate& out) {
     std::vector<std::uint8_t>& bytes = out.ext_communities.emplace_back();
     for (int shift = 56; shift >= 0; shift -= 8) bytes.push_back(static_cast<std::uint8_t>(c >> shift));
   }
-  u32_list(in.getClusterList(), out.cluster_list);
-  const capnp::Data::Reader others = in.getRawAttributes();
-  out.raw_attributes.assign(others.begin(), others.end());
 }
 
 // `out` has the source of the batch before, if there was one.
