@@ -30,6 +30,9 @@ constexpr std::int64_t kPingIntervalMs = 5'000;
 constexpr std::size_t kLeastMessageBytes = 16UL * 1024;  // below, ordinary updates would not fit
 constexpr std::size_t kMostEvents = 64;                  // waiting
 constexpr std::chrono::seconds kBehindMost{10};
+// nats-server 2.9 says that a stream is gone while it still removes its files. Made anew at once it may lack
+// its first file, and then refuses every message (10077).
+constexpr std::chrono::seconds kAfterDelete{2};
 constexpr std::chrono::milliseconds kBackOffFirst{100};
 constexpr std::chrono::milliseconds kBackOffMost{5'000};
 constexpr std::chrono::seconds kCloseWait{5};
@@ -44,12 +47,9 @@ constexpr std::size_t kMostTold = 32;
 // kept.
 constexpr std::int64_t kDuplicateWindowNs = 10'000'000'000;
 
-// What nats.c knows beyond the status, without its source position.
+// What nats.c knows beyond the status.
 std::string detail_of(natsStatus s) {
-  const char* last = nats_GetLastError(nullptr);
-  std::string detail = last != nullptr ? last : "";
-  if (const auto at = detail.find("): "); detail.starts_with('(') && at != std::string::npos)
-    detail.erase(0, at + 3);
+  std::string detail = nats_last_detail();
   return detail == natsStatus_GetText(s) ? std::string() : detail;
 }
 std::string why_of(natsStatus s) {
@@ -846,6 +846,13 @@ std::optional<NatsFailure> JetStream::check_stream(const std::string& name, cons
   natsStatus s = js_GetStreamInfo(&raw, link_->js, name.c_str(), nullptr, &code);
   std::string doing = "stream " + name;
   if (s == NATS_NOT_FOUND) {
+    if (const auto it = seen_.find(name); it != seen_.end()) {
+      const auto now = std::chrono::steady_clock::now();
+      if (it->second == std::chrono::steady_clock::time_point{}) it->second = now;
+      if (now - it->second < kAfterDelete)
+        return NatsFailure{ErrorCode::StreamUnusable,
+                           "stream " + name + " was deleted: it will be made again"};
+    }
     jsStreamConfig c;
     jsStreamConfig_Init(&c);
     const char* subjects[] = {wishes.subjects.c_str()};
@@ -867,6 +874,7 @@ std::optional<NatsFailure> JetStream::check_stream(const std::string& name, cons
   }
   const StreamInfo info(raw);
   if (s != NATS_OK) return api_failure(doing, s, code);
+  seen_[name] = {};
   const StreamFacts facts = facts_of(*info);
   if (const std::string why = why_unusable(facts, wishes); !why.empty()) {
     return NatsFailure{ErrorCode::StreamUnusable, "stream " + name + " cannot be used: " + why +

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -104,8 +105,10 @@ class JetStream final : public Broker {
   bool stream_replicated_ = false;
   bool was_connected_ = false;
   std::chrono::steady_clock::time_point behind_since_{};  // the stream's end is below what was acked
-  std::set<std::string> told_;                            // lines that were logged, to say each thing once
-  ErrorCode told_code_ = ErrorCode::None;                 // of these
+  // By name, streams that were there once; since when one is not any more (epoch of the clock: it is).
+  std::map<std::string, std::chrono::steady_clock::time_point> seen_;
+  std::set<std::string> told_;             // lines that were logged, to say each thing once
+  ErrorCode told_code_ = ErrorCode::None;  // of these
   std::string told_refused_;
   std::string told_event_;
   std::chrono::steady_clock::time_point tell_again_{};
