@@ -109,6 +109,9 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
       if (!stopping_ && phase_ == Phase::Publishing) work += run_records();
       if (phase_ == Phase::Publishing) work += run_flush(false);
       work += run_events();
+      // A session is no proof: a leader without followers gives one, and stores nothing.
+      if (dry_ && window_.pending() == 0 && groups_.open_groups() == 0 && events_.empty())
+        trouble_ = ErrorCode::None;
       break;
     case Phase::Quiescing:
       if (window_.pending() == 0 || !broker_.session_alive() || now_ns_ >= deadline_ns_) {
@@ -210,6 +213,7 @@ std::size_t Drain::run_acks() {
           r->lanes[message.lane]->holds.done(message.hold);
         release_due_ = true;
         progress_ns_ = now_ns_;
+        trouble_ = ErrorCode::None;
         ++stored_in_session_;
         fruitless_sessions_ = 0;
         add(PublishMetric::MessagesAcked);
@@ -402,7 +406,6 @@ void Drain::adopt(const Session& session) {
                tail.messages_read);
   }
   set(PublishMetric::StreamLastSequence, tail.last_sequence);
-  trouble_ = ErrorCode::None;
   phase_ = Phase::Publishing;
   release_due_ = true;
 }

@@ -102,7 +102,7 @@ class Drain {
     Stopped,
   };
   [[nodiscard]] Phase phase() const { return phase_; }
-  // Why publishing stopped last; None while it works.
+  // Why publishing stopped last; None once something is stored again, or nothing is left to be.
   [[nodiscard]] ErrorCode trouble() const { return trouble_; }
 
   // Counters and gauges, by PublishMetric; the owner copies them into the stats page.

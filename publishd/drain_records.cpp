@@ -329,6 +329,7 @@ std::size_t Drain::run_events() {
     if (!w.sent || w.hold == kStored) continue;
     rings_[w.ring]->lanes[w.lane]->holds.done(std::exchange(w.hold, kStored));
     add(PublishMetric::EventsPublished);
+    trouble_ = ErrorCode::None;
     events_since_ns_ = 0;
     release_due_ = true;
     ++work;

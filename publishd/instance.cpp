@@ -172,7 +172,7 @@ void Instance::write_stats(std::uint64_t now) {
     stats_->set(m, !journal ? drain_.metric(m) : journal_ ? journal_->metric(m) : 0);
   }
   const bool publishing = drain_.phase() == Drain::Phase::Publishing;
-  ErrorCode trouble = publishing ? ErrorCode::None : drain_.trouble();
+  ErrorCode trouble = drain_.trouble();
   if (jetstream_.trouble() != ErrorCode::None) trouble = jetstream_.trouble();
   stats_->set(PublishMetric::Trouble, static_cast<std::uint64_t>(trouble));
   stats_->set(PublishMetric::NatsConnected, jetstream_.session_alive() ? 1 : 0);
@@ -184,7 +184,7 @@ void Instance::write_stats(std::uint64_t now) {
     stats_->set(PublishMetric::JournalTrouble, static_cast<std::uint64_t>(ErrorCode::JournalFailed));
   const bool degraded = journal_fails || nats == JetStream::State::Unreachable ||
                         nats == JetStream::State::StreamUnusable || jetstream_.trouble() != ErrorCode::None ||
-                        (!publishing && drain_.trouble() != ErrorCode::None);
+                        drain_.trouble() != ErrorCode::None;
   stats_->set_state(stop_.load(std::memory_order_relaxed) ? shm::ProcessState::Draining
                     : degraded                            ? shm::ProcessState::Degraded
                     : publishing                          ? shm::ProcessState::Running

@@ -487,6 +487,9 @@ TEST_F(DrainTest, AckTimeoutLeadsToTheTail) {
   round(options_.ack_timeout_ns + 1);
   EXPECT_EQ(drain_->metric(PublishMetric::AckTimeouts), 1U);
   EXPECT_EQ(drain_->trouble(), ErrorCode::PublishTimeout);
+  for (int i = 0; i < 200 && drain_->phase() != Drain::Phase::Publishing; ++i) round(1'000'000);
+  EXPECT_EQ(drain_->phase(), Drain::Phase::Publishing);
+  EXPECT_EQ(drain_->trouble(), ErrorCode::PublishTimeout) << "a session alone proves nothing";
   settle();
   EXPECT_EQ(drain_->trouble(), ErrorCode::None);
   EXPECT_EQ(r.head, r.tail);

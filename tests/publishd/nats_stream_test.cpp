@@ -55,6 +55,7 @@ TEST_F(Streams, DeletedWhileRunningIsMadeAgainAndSaid) {
   feed(*ring_, 50);
   expect_published(*ring_);
   EXPECT_TRUE(logged("no stream takes the messages: it was deleted")) << log();
+  EXPECT_TRUE(logged("was deleted: it will be made again")) << log();
   EXPECT_TRUE(logged("stream ARANCINI_UPDATES created")) << log();
   EXPECT_TRUE(logged("created anew")) << log();
 }
@@ -240,7 +241,13 @@ TEST_F(Cluster, WithoutQuorumIsSaid) {
   second_.child().kill(SIGKILL);
   third_.child().kill(SIGKILL);
   feed(*ring, 50);
-  expect_trouble(ErrorCode::NatsUnreachable, {"leader"});
+  // The leader may go on for long to answer and to store nothing, or find out that it is none any more.
+  const auto said = [&] {
+    return trouble() == ErrorCode::PublishTimeout || trouble() == ErrorCode::NatsUnreachable;
+  };
+  ASSERT_TRUE(wait_until(said)) << log();
+  // Over several sessions.
+  EXPECT_FALSE(wait_until([&] { return !said(); }, 5s)) << static_cast<unsigned>(trouble()) << "\n" << log();
   second_.start_again();
   expect_published(*ring);
   third_.start_again();  // a reader's consumer may be placed on any of the three, also on one that is down
