@@ -15,7 +15,7 @@ inline constexpr int kExitOk = 0;
 inline constexpr int kExitAuditFailed = 1;  // gap, duplicate or order violation
 inline constexpr int kExitNoCurated = 2;    // curated gave no answer
 inline constexpr int kExitIncomplete =
-    3;  // the stream's beginning is gone (retention, purge), or updates are missing
+    3;  // the stream's beginning is gone (retention, purge), or updates are missing; also kStreamIncomplete
 inline constexpr int kExitUsage = 64;
 inline constexpr int kExitBadData = 65;      // something could not be decoded
 inline constexpr int kExitNoInput = 66;      // no such file, no such stream

@@ -11,6 +11,7 @@
 #include <memory>
 #include <thread>
 
+#include "common/nats/stream_reader.h"
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
 #include "tools/event_json.h"
@@ -19,7 +20,6 @@
 #include "tools/route_fold.h"
 #include "tools/route_json.h"
 #include "tools/sequence_audit.h"
-#include "tools/stream_reader.h"
 
 namespace arancini::tools {
 
@@ -46,7 +46,7 @@ struct StreamOptions {
     if (!place.ok()) return Err{place.error()};
     if (place->journal.empty()) {
       source = "stream " + place->stream;
-      return StreamReader::open(place->nats, place->stream, filter());
+      return StreamReader::open(place->nats, place->stream, filter(), {});
     }
     journal = place->journal;
     return open_journal();

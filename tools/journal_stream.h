@@ -4,8 +4,8 @@
 #include <string>
 
 #include "common/base/result.h"
+#include "common/nats/stream_reader.h"
 #include "tools/nats_flags.h"
-#include "tools/stream_reader.h"
 
 namespace arancini::tools {
 

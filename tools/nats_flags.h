@@ -5,7 +5,7 @@
 
 #include "common/base/result.h"
 #include "common/nats/nats_settings.h"
-#include "tools/stream_reader.h"
+#include "common/nats/stream_reader.h"
 
 namespace CLI {
 class App;

@@ -13,7 +13,7 @@
 #include "common/base/result.h"
 #include "common/nats/nats_settings.h"
 
-// Names of nats.h, which only one file of a folder sees.
+// Names of nats.h, which only this folder, and one file of a daemon, sees.
 struct __natsConnection;  // NOLINT(bugprone-reserved-identifier)
 struct __natsOptions;     // NOLINT(bugprone-reserved-identifier)
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -12,9 +14,11 @@
 #include "common/base/result.h"
 #include "common/nats/nats_settings.h"
 
-// Reads a stream in order, of JetStream (stream_reader.cpp, the only file of tools that sees nats.h) or in a
-// journal (journal_stream.cpp).
-namespace arancini::tools {
+// Reads a stream in order: of JetStream (stream_reader.cpp), or in a journal (tools/journal_stream.cpp).
+namespace arancini {
+
+// What a tool ends with that could not read: of sysexits.h, or this one for what is not whole any more.
+inline constexpr int kStreamIncomplete = 3;
 
 struct StreamError {
   int exit_code = 0;
@@ -42,14 +46,24 @@ class StreamReader {
     std::uint64_t last_sequence = 0;   // 0: nothing was ever written
     std::uint64_t messages = 0;
     std::uint64_t bytes = 0;
+    std::uint64_t created_ns = 0;  // names the stream among those that had its name; 0: not known
   };
 
   virtual ~StreamReader() = default;
 
-  // `filter`: a subject filter, ">" for the whole stream.
+  struct Options {
+    std::string client = "aranctl";           // name of the connection
+    std::chrono::seconds patience{60};        // of read(), without any answer from the server
+    const std::atomic<bool>* stop = nullptr;  // true: read() ends soon, as unavailable
+  };
+  // `filter`: a subject filter, ">" for the whole stream. Fails when the stream is not there or cannot be
+  // asked.
   static Result<std::unique_ptr<StreamReader>, StreamError> open(const NatsSettings& nats,
                                                                  const std::string& stream,
-                                                                 const std::string& filter);
+                                                                 const std::string& filter, Options options);
+  // The same without asking: position() and read() connect where there is no connection.
+  static std::unique_ptr<StreamReader> make(const NatsSettings& nats, const std::string& stream,
+                                            const std::string& filter, Options options);
 
   [[nodiscard]] virtual Result<Position, StreamError> position() = 0;
 
@@ -63,4 +77,4 @@ class StreamReader {
   [[nodiscard]] virtual std::uint64_t damaged() const { return 0; }
 };
 
-}  // namespace arancini::tools
+}  // namespace arancini

@@ -1,6 +1,7 @@
-#include "tools/stream_reader.h"
+#include "common/nats/stream_reader.h"
 
 #include <nats/nats.h>
+#include <sysexits.h>
 
 #include <algorithm>
 #include <chrono>
@@ -8,16 +9,14 @@
 #include <thread>
 
 #include "common/nats/nats_connector.h"
-#include "tools/aranctl.h"
 
-namespace arancini::tools {
+namespace arancini {
 
 namespace {
 
 using std::chrono::steady_clock;
 
 constexpr std::int64_t kFetchTimeoutMs = 1000;
-constexpr std::chrono::seconds kPatience{60};                 // without any answer from the server
 constexpr std::int64_t kConsumerLifetimeNs = 30'000'000'000;  // on the server, should this process die
 constexpr std::uint64_t kFetchBytes = 8U * 1024 * 1024;
 constexpr int kFetchMessages = 1000;
@@ -81,8 +80,11 @@ class NatsMessage final : public StreamMessage {
 
 class NatsStreamReader final : public StreamReader {
  public:
-  NatsStreamReader(const NatsSettings& nats, std::string stream, std::string filter)
-      : connector_(nats, "aranctl"), stream_(std::move(stream)), filter_(std::move(filter)) {}
+  NatsStreamReader(const NatsSettings& nats, std::string stream, std::string filter, Options options)
+      : options_(std::move(options)),
+        connector_(nats, options_.client),
+        stream_(std::move(stream)),
+        filter_(std::move(filter)) {}
   ~NatsStreamReader() override { disconnect(); }
   NatsStreamReader(const NatsStreamReader&) = delete;
   NatsStreamReader& operator=(const NatsStreamReader&) = delete;
@@ -93,7 +95,8 @@ class NatsStreamReader final : public StreamReader {
     auto code = static_cast<jsErrCode>(0);
     const natsStatus status = js_GetStreamInfo(&info, js_.get(), stream_.c_str(), nullptr, &code);
     if (status != NATS_OK) return Err{stream_error(status, code)};
-    const Position p{info->State.FirstSeq, info->State.LastSeq, info->State.Msgs, info->State.Bytes};
+    const Position p{info->State.FirstSeq, info->State.LastSeq, info->State.Msgs, info->State.Bytes,
+                     static_cast<std::uint64_t>(info->Created)};
     jsStreamInfo_Destroy(info);
     return p;
   }
@@ -103,9 +106,10 @@ class NatsStreamReader final : public StreamReader {
     std::uint64_t next = std::max<std::uint64_t>(from, 1);
     steady_clock::time_point progress = steady_clock::now();
     const auto out_of_patience = [&](const StreamError& e) {
-      return e.exit_code != kExitUnavailable || steady_clock::now() - progress > kPatience;
+      return e.exit_code != EX_UNAVAILABLE || stopped() || steady_clock::now() - progress > options_.patience;
     };
     while (next <= to) {
+      if (stopped()) return StreamError{EX_UNAVAILABLE, "stopped"};
       const auto at = position();
       if (!at.ok()) {
         if (out_of_patience(at.error())) return at.error();
@@ -113,7 +117,7 @@ class NatsStreamReader final : public StreamReader {
         continue;
       }
       if (at->last_sequence + 1 < next || (to != kFollow && at->last_sequence < to)) {
-        return StreamError{kExitIncomplete,
+        return StreamError{kStreamIncomplete,
                            "stream " + stream_ + " was purged or made anew while it was read: start again"};
       }
       // Nothing is left of the range: retention took it, or the tail was deleted.
@@ -126,7 +130,7 @@ class NatsStreamReader final : public StreamReader {
       // A stream that is followed may be quiet for ever; what is known to be there must come.
       if (next != before || (to == kFollow && end == End::Again)) progress = steady_clock::now();
       if (!refused)
-        refused = StreamError{kExitUnavailable,
+        refused = StreamError{EX_UNAVAILABLE,
                               "stream " + stream_ + " at " + connector_.shown_url() + " gives no messages"};
       if (out_of_patience(*refused)) return refused;
       if (end == End::Failed) wait_a_little();
@@ -137,16 +141,21 @@ class NatsStreamReader final : public StreamReader {
  private:
   enum class End { Done, Again, Failed };
 
+  [[nodiscard]] bool stopped() const {
+    return options_.stop != nullptr && options_.stop->load(std::memory_order_relaxed);
+  }
+
   // Unless there is a connection. It does not come back by itself: another server may be the one to ask.
   std::optional<StreamError> connect() {
     if (connection_ != nullptr && !natsConnection_IsClosed(connection_.get())) return std::nullopt;
     disconnect();
     const auto connection = connector_.connect(
-        [this](natsOptions* o) { return natsOptions_SetErrorHandler(o, on_error, this) == NATS_OK; });
+        [this](natsOptions* o) { return natsOptions_SetErrorHandler(o, on_error, this) == NATS_OK; },
+        options_.stop);
     if (!connection.ok()) {
       // A login or a certificate does not get right by waiting.
       const bool retry = connection.error().code == ErrorCode::NatsUnreachable;
-      return StreamError{retry ? kExitUnavailable : kExitNoPermission,
+      return StreamError{retry ? EX_UNAVAILABLE : EX_NOPERM,
                          std::string(to_string(connection.error().code)) + ": " + connection.error().text};
     }
     connection_.reset(*connection);
@@ -157,7 +166,7 @@ class NatsStreamReader final : public StreamReader {
     jsCtx* js = nullptr;
     const natsStatus status = natsConnection_JetStream(&js, connection_.get(), &api);
     js_.reset(js);
-    if (status != NATS_OK) return StreamError{kExitUnavailable, reason(status)};
+    if (status != NATS_OK) return StreamError{EX_UNAVAILABLE, reason(status)};
     return std::nullopt;
   }
   void disconnect() {
@@ -220,6 +229,7 @@ class NatsStreamReader final : public StreamReader {
             const std::function<bool(const StreamMessage&)>& each, std::optional<StreamError>& refused) {
     std::uint64_t consumer_sequence = 0;
     for (;;) {
+      if (stopped()) return End::Again;
       Fetched fetched;
       auto code = static_cast<jsErrCode>(0);
       const natsStatus status =
@@ -253,20 +263,20 @@ class NatsStreamReader final : public StreamReader {
     const std::string what = "stream " + stream_ + " at " + connector_.shown_url();
     {
       const std::lock_guard lock(mutex_);
-      if (!denied_.empty()) return {kExitNoPermission, what + ": " + denied_ + ": allow it (docs/nats.md)"};
+      if (!denied_.empty()) return {EX_NOPERM, what + ": " + denied_ + ": allow it (docs/nats.md)"};
     }
     if (code == JSStreamNotFoundErr)
-      return {kExitNoInput, "no " + what + ": is publishd running, is --stream right?"};
+      return {EX_NOINPUT, "no " + what + ": is publishd running, is --stream right?"};
     if (status == NATS_NO_RESPONDERS)
-      return {kExitUnavailable,
+      return {EX_UNAVAILABLE,
               what + ": the server has no JetStream (or nats.domain, nats.api_prefix are wrong)"};
     if (code == JSConsumerFilterNotSubsetErr) {
-      return {kExitNoInput, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
+      return {EX_NOINPUT, "stream " + stream_ + " has no subjects " + filter_ + ": is --prefix right?"};
     }
     if (code != 0)
-      return {kExitUnavailable,
+      return {EX_UNAVAILABLE,
               "cannot read " + what + ": " + jetstream_failure(code, nats_last_detail()).text};
-    return {kExitUnavailable, "cannot read " + what + ": " + reason(status)};
+    return {EX_UNAVAILABLE, "cannot read " + what + ": " + reason(status)};
   }
 
   static int batch_size(const Position& p) {
@@ -277,6 +287,7 @@ class NatsStreamReader final : public StreamReader {
 
   static void wait_a_little() { std::this_thread::sleep_for(std::chrono::milliseconds(250)); }
 
+  Options options_;
   NatsConnector connector_;
   std::string stream_;
   std::string filter_;
@@ -288,12 +299,18 @@ class NatsStreamReader final : public StreamReader {
 
 }  // namespace
 
+std::unique_ptr<StreamReader> StreamReader::make(const NatsSettings& nats, const std::string& stream,
+                                                 const std::string& filter, Options options) {
+  return std::make_unique<NatsStreamReader>(nats, stream, filter, std::move(options));
+}
+
 Result<std::unique_ptr<StreamReader>, StreamError> StreamReader::open(const NatsSettings& nats,
                                                                       const std::string& stream,
-                                                                      const std::string& filter) {
-  std::unique_ptr<StreamReader> reader = std::make_unique<NatsStreamReader>(nats, stream, filter);
+                                                                      const std::string& filter,
+                                                                      Options options) {
+  std::unique_ptr<StreamReader> reader = make(nats, stream, filter, std::move(options));
   if (auto at = reader->position(); !at.ok()) return Err{at.error()};
   return reader;
 }
 
-}  // namespace arancini::tools
+}  // namespace arancini
