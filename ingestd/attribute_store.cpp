@@ -21,6 +21,10 @@ std::byte* append(std::byte* to, std::span<const std::byte> part) noexcept {
   return to + part.size();
 }
 
+bool is_canonical(std::span<const std::byte> flags) noexcept {
+  return !flags.empty() && (flags.front() & kAttributesCanonical) != std::byte{0};
+}
+
 bool same(std::span<const std::byte> part, const std::byte* bytes) noexcept {
   return part.empty() || std::memcmp(part.data(), bytes, part.size()) == 0;
 }
@@ -117,6 +121,7 @@ AttributeStore::Interned AttributeStore::find_or_insert(const AttrKey& key) noex
   record = {blob, 1, static_cast<std::uint32_t>(size)};
   slot->id = id;
   slot->tag = tag;
+  if (is_canonical(key.flags)) ++canonical_sets_;
   blob_bytes_ += SegmentPool::class_bytes(sizeof(Header) + size);
   return {AttrId{id}, true};
 }
@@ -152,6 +157,8 @@ bool AttributeStore::unref(AttrId id, std::uint32_t n) noexcept {
   Slot* const slot = index_.find(hash, [id](const Slot& s) { return s.id == raw(id); });
   if (slot == nullptr) broken("attribute blob not in its index");
   index_.erase(slot, hash);
+  if (is_canonical({record.blob + sizeof header + header.next_hop_bytes, header.flags_bytes}))
+    --canonical_sets_;
   const std::size_t block_bytes = sizeof header + record.size_bytes;
   pool_->release(record.blob, block_bytes);
   blob_bytes_ -= SegmentPool::class_bytes(block_bytes);

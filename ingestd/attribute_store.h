@@ -26,6 +26,9 @@ struct AttrKey {
   std::span<const std::byte> attributes;
 };
 
+// In the first byte of AttrKey::flags: the attributes are in their canonical form (attribute_set.h).
+inline constexpr std::byte kAttributesCanonical{0x02};
+
 class AttributeStore {
  public:
   // `pool` outlives the store and limits its memory (records of 16 bytes an id are counted in memory_bytes(),
@@ -58,6 +61,8 @@ class AttributeStore {
   // Starts loading the record of `id` (None is fine), for ref() or unref() soon.
   void prefetch(AttrId id) const noexcept { prefetch_line(records_ + raw(id)); }
 
+  // Blobs with kAttributesCanonical.
+  [[nodiscard]] std::size_t canonical_sets() const noexcept { return canonical_sets_; }
   // Distinct blobs.
   [[nodiscard]] std::size_t size() const noexcept { return index_.size(); }
   // Blobs and index by class size, and records.
@@ -94,6 +99,7 @@ class AttributeStore {
   std::uint32_t next_id_ = 1;
   std::uint32_t free_id_ = 0;
   std::size_t blob_bytes_ = 0;
+  std::size_t canonical_sets_ = 0;
 };
 
 }  // namespace arancini::ingestd

@@ -5,6 +5,7 @@
 
 #include "common/metrics/metric_list.h"
 #include "common/wire/bgp_update.h"
+#include "ingestd/attribute_set.h"
 #include "ingestd/batch_meta.h"
 #include "ingestd/event_encode.h"
 
@@ -119,14 +120,10 @@ bool Reconcile::withdraw(RibTable& table, schema::BatchMeta& meta, std::uint32_t
 
 bool Reconcile::announce(RibTable& table, schema::BatchMeta& meta, std::uint32_t first, std::uint32_t last) {
   const AttrId attr = items_[first].attr;
-  const AttrKey parts = context_.attributes.parts(attr);
-  wire::Attributes parsed = wire::parse_attributes(parts.attributes, parts.flags.front() != std::byte{0});
+  const AttributeSet set(context_.attributes.parts(attr), table.family);
   meta.announced = true;
-  meta.via_mp = table.family != kIpv4Unicast || !parts.next_hop.empty();
-  if (meta.via_mp) parsed.present |= std::uint64_t{1} << static_cast<unsigned>(wire::AttrType::MpReach);
-  const schema::BatchAttributes attributes{
-      .attributes = &parsed,
-      .next_hop = wire::next_hop_address(parts.next_hop.empty() ? parsed.next_hop : parts.next_hop)};
+  meta.via_mp = set.via_mp;
+  const schema::BatchAttributes attributes{.attributes = &set.attributes, .next_hop = set.next_hop};
   SliceWriter writer(context_.ring, meta, attributes);
   // Not 0: a route that no record can hold is never in a table.
   const std::uint32_t limit = std::max(writer.max_routes(), 1U);

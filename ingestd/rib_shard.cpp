@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/metrics/metric_list.h"
+#include "ingestd/attribute_set.h"
 
 namespace arancini::ingestd {
 
@@ -53,7 +54,16 @@ wire::Bytes RibShard::without_mp(wire::Bytes all) {
   return split ? wire::Bytes(scratch_.data(), copied) : run;
 }
 
-void RibShard::announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter& writer, Slice& slice) {
+AttrId RibShard::alias_of(const wire::Attributes& attributes, const IpAddress& next_hop, bool via_mp) {
+  if (context_.attributes.canonical_sets() == 0) [[likely]]
+    return AttrId::None;
+  if (!canonical_.set(attributes, next_hop, via_mp)) return AttrId::None;
+  const AttrId alias = context_.attributes.find(canonical_key(canonical_));
+  if (alias != AttrId::None) context_.attributes.ref(alias);
+  return alias;
+}
+
+void RibShard::announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
     if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
@@ -61,27 +71,33 @@ void RibShard::announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter
     const auto [route, is_new] = table.routes.insert(prefix);
     if (route == nullptr) return;
     const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
+    bool known = false;
     route->flags = static_cast<std::uint8_t>(kRouteTold |
                                              (path_ids ? 0 : std::min<int>(paths + 1, kMaxPaths) * kOnePath));
     if (!is_new) {
       table.generations.refreshed(route->generation);
       route->generation = generation;
-      if (route->attr == attr) {
+      if (route->attr == attr.id) {
         ++slice.duplicates;
         continue;
       }
+      known = route->attr == attr.alias;
       context_.attributes.unref(route->attr);
     } else {
       route->generation = generation;
       ++slice.added;
     }
-    context_.attributes.ref(attr);
-    route->attr = attr;
-    writer.add(prefix);
+    context_.attributes.ref(attr.id);
+    route->attr = attr.id;
+    if (known) [[unlikely]] {
+      ++slice.duplicates;
+    } else {
+      writer.add(prefix);
+    }
   }
 }
 
-void RibShard::announce_untold(RibTable& table, AttrId attr, bool path_ids, SliceWriter* writer,
+void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, SliceWriter* writer,
                                Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
@@ -91,7 +107,7 @@ void RibShard::announce_untold(RibTable& table, AttrId attr, bool path_ids, Slic
     const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
     std::uint8_t flags = 0;
     const Untold::Outcome outcome =
-        untold_.announce(table, prefix, *route, is_new, attr, writer != nullptr, flags);
+        untold_.announce(table, prefix, *route, is_new, attr.id, attr.alias, writer != nullptr, flags);
     switch (outcome) {
       case Untold::Outcome::Tell: writer->add(prefix); break;
       case Untold::Outcome::Suppress: ++slice.duplicates; break;
@@ -108,10 +124,10 @@ void RibShard::announce_untold(RibTable& table, AttrId attr, bool path_ids, Slic
       table.generations.refreshed(route->generation);
     }
     route->generation = generation;
-    if (!is_new && route->attr == attr) continue;
+    if (!is_new && route->attr == attr.id) continue;
     if (!is_new) context_.attributes.unref(route->attr);
-    context_.attributes.ref(attr);
-    route->attr = attr;
+    context_.attributes.ref(attr.id);
+    route->attr = attr.id;
   }
 }
 
@@ -219,11 +235,12 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
   if (limit == 0) return Outcome::TooLarge;
 
   // Holds a reference of its own, so that the id stays what it is while the slices run.
-  AttrId attr = AttrId::None;
+  Announced attr;
   if (field.announced) {
-    const std::byte as2{static_cast<unsigned char>(attributes.as2 ? 1 : 0)};
-    attr = context_.attributes.intern({field.next_hop, {&as2, 1}, without_mp(attributes.all)});
-    if (attr == AttrId::None) return Outcome::NoMemory;
+    const std::byte flags = attributes.as2 ? kAttributesAs2 : std::byte{0};
+    attr.id = context_.attributes.intern({field.next_hop, {&flags, 1}, without_mp(attributes.all)});
+    if (attr.id == AttrId::None) return Outcome::NoMemory;
+    attr.alias = alias_of(attributes, batch.next_hop, field.via_mp);
   }
 
   Outcome outcome = Outcome::Done;
@@ -287,7 +304,8 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       outcome = Outcome::NoMemory;
     }
   }
-  if (attr != AttrId::None) context_.attributes.unref(attr);
+  if (attr.id != AttrId::None) context_.attributes.unref(attr.id);
+  if (attr.alias != AttrId::None) context_.attributes.unref(attr.alias);
   return outcome;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/schema/batch_encoder.h"
+#include "common/schema/canonical.h"
 #include "common/wire/bgp_update.h"
 #include "ingestd/drop_report.h"
 #include "ingestd/event_encode.h"
@@ -54,12 +55,20 @@ class RibShard {
     // It has room, and downstream knows just what the table says: the way that must be fast.
     bool plain = true;
   };
+  struct Announced {
+    AttrId id = AttrId::None;
+    // The same as it was restored from the log: a route that has it was told just that.
+    AttrId alias = AttrId::None;
+  };
+  // The canonical form of what is announced, if any route has it; a reference is held. Costs nothing once all
+  // restored routes were announced anew or are gone.
+  AttrId alias_of(const wire::Attributes& attributes, const IpAddress& next_hop, bool via_mp);
   // The path attributes but MP_REACH and MP_UNREACH, which differ from message to message with the same
   // routes.
   wire::Bytes without_mp(wire::Bytes all);
   // These end early when there is no memory. `writer` is null when the slice is not told.
-  void announce(RibTable& table, AttrId attr, bool path_ids, SliceWriter& writer, Slice& slice);
-  void announce_untold(RibTable& table, AttrId attr, bool path_ids, SliceWriter* writer, Slice& slice);
+  void announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice);
+  void announce_untold(RibTable& table, Announced attr, bool path_ids, SliceWriter* writer, Slice& slice);
   void withdraw(RibTable& table, bool path_ids, SliceWriter* writer, Slice& slice);
   // Withdraws what the slice's routes, which have path ids, replace: the same prefixes without one.
   void supersede(RibTable& table, SliceWriter* writer, Slice& slice);
@@ -77,6 +86,7 @@ class RibShard {
   DropReport& drop_report_;
   std::array<Prefix, kSliceRoutes> routes_;
   std::array<std::byte, 65536> scratch_;
+  schema::CanonicalAttributes canonical_;
 };
 
 }  // namespace arancini::ingestd

@@ -58,17 +58,18 @@ void Untold::erase(RibTable& table, const Prefix& prefix, RouteState& entry) {
 }
 
 Untold::Outcome Untold::announce(RibTable& table, const Prefix& prefix, const RouteState& route, bool is_new,
-                                 AttrId attr, bool telling, std::uint8_t& flags) {
+                                 AttrId attr, AttrId alias, bool telling, std::uint8_t& flags) {
   RouteState* entry = is_new || is(route, kRouteDirty) ? find(table, prefix) : nullptr;
   const bool told = entry != nullptr ? is(*entry, kRouteTold) : !is_new;
   const AttrId told_attr = entry != nullptr ? entry->attr : route.attr;
-  const bool known = told && told_attr == attr && same_identity(table.view);
+  const auto same = [&](AttrId other) { return other == attr || (other == alias && alias != AttrId::None); };
+  const bool known = told && same(told_attr) && same_identity(table.view);
   flags = kRouteTold;
   if (known || telling) {
     if (entry != nullptr) erase(table, prefix, *entry);
     return known ? Outcome::Suppress : Outcome::Tell;
   }
-  const bool changed = is_new || route.attr != attr;
+  const bool changed = is_new || !same(route.attr);
   if (entry == nullptr) entry = note(table, prefix, told, told_attr);
   if (entry == nullptr) return Outcome::NoMemory;
   set_gone(table, *entry, false);

@@ -30,10 +30,11 @@ class Untold {
     Dropped,   // remembered: the reconciler will tell
     NoMemory,  // cannot be remembered: nothing has changed
   };
-  // For a route that is announced with `attr`: `route` is its state before, zero if `is_new`. `telling`:
+  // For a route that is announced with `attr`, which is told like `alias` (or None): `route` is its state
+  // before, zero if `is_new`. `telling`:
   // there is room for it. Sets kRouteTold and kRouteDirty in `flags`.
   Outcome announce(RibTable& table, const Prefix& prefix, const RouteState& route, bool is_new, AttrId attr,
-                   bool telling, std::uint8_t& flags);
+                   AttrId alias, bool telling, std::uint8_t& flags);
   // For a route that is about to leave `routes`. Suppress: it was never told.
   Outcome withdraw(RibTable& table, const Prefix& prefix, const RouteState& route, bool telling,
                    Reason reason);

@@ -114,7 +114,8 @@ void decode_update(Update::Reader in, DecodedUpdate& out) {
   out.time_bmp_ns = in.getTimeBmpHeaderNs();
   out.family = {in.getMpReachAfi(), in.getMpReachSafi()};
   if (out.family == Family{}) out.family = {in.getMpUnreachAfi(), in.getMpUnreachSafi()};
-  if (out.family == Family{}) out.family = kIpv4Unicast;
+  out.multiprotocol = out.family != Family{};
+  if (!out.multiprotocol) out.family = kIpv4Unicast;
   out.prefix_address.bytes = fixed_bytes<16>(in.getPrefixAddr(), "prefixAddr is not 16 bytes");
   out.prefix_length = in.getPrefixLen();
   if (out.prefix_length > 128) throw BadField("prefixLen is above 128");
@@ -194,6 +195,7 @@ void decode_batch(Batch::Reader in, DecodedUpdate& out, bool& has_source, const 
   out.time_bmp_ns = in.getTimeBmpHeaderNs();
   out.announced = in.getAnnounced();
   out.synthetic = in.getSynthetic();
+  out.multiprotocol = in.getMultiprotocol();
   out.reason = static_cast<arancini::Reason>(in.getReason());
   attributes_of(in.getAttributes(), out);
   std::uint64_t sequence = in.getFirstSequence();

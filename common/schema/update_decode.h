@@ -25,6 +25,7 @@ struct DecodedUpdate {
   std::uint64_t peer_distinguisher = 0;
   arancini::View view = arancini::View::AdjInPre;
   Family family;
+  bool multiprotocol = false;  // MP_REACH_NLRI or MP_UNREACH_NLRI, not the classic fields
   IpAddress prefix_address;
   std::uint8_t prefix_length = 0;
   std::uint32_t path_id = 0;

@@ -24,6 +24,7 @@
 #include "common/schema/event_decode.h"
 #include "common/schema/update_decode.h"
 #include "common/wire/bgp_update.h"
+#include "ingestd/attribute_set.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_impl.h"
 #include "tests/ingestd/bmp_builder.h"
@@ -213,7 +214,7 @@ class ShardHarness {
         ASSERT_TRUE(table.untold.size() == 0 || table.has_untold);
         const auto told = [&](const Prefix& prefix, ingestd::AttrId attr) {
           ASSERT_TRUE(view.told_asn.has_value());
-          believed.emplace(key_of(table, prefix), told_route(attr, *view.told_asn));
+          believed.emplace(key_of(table, prefix), told_route(attr, table.family, *view.told_asn));
         };
         ingestd::WalkCursor cursor;
         while (!cursor.done) {
@@ -309,13 +310,10 @@ class ShardHarness {
             peer.key.distinguisher, table.view.view,  table.family,
             prefix_address(prefix), prefix.length,    prefix.path_id};
   }
-  ToldRoute told_route(ingestd::AttrId id, std::uint32_t asn) {
-    const ingestd::AttrKey parts = shard_->impl().context.attributes.parts(id);
-    const wire::Attributes a = wire::parse_attributes(parts.attributes, parts.flags.front() != std::byte{0});
-    return {{},
-            wire::next_hop_address(parts.next_hop.empty() ? a.next_hop : parts.next_hop),
-            a.med.empty() ? 0 : wire::load_be32(a.med.data()),
-            asn};
+  ToldRoute told_route(ingestd::AttrId id, Family family, std::uint32_t asn) {
+    const ingestd::AttributeSet set(shard_->impl().context.attributes.parts(id), family);
+    const wire::Bytes med = set.attributes.med;
+    return {{}, set.next_hop, med.empty() ? 0 : wire::load_be32(med.data()), asn};
   }
 
   void fold(const RingRecord& record) {

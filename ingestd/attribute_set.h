@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstddef>
+
+#include "common/base/types.h"
+#include "common/schema/canonical.h"
+#include "common/wire/bgp_update.h"
+#include "ingestd/attribute_store.h"
+
+// What the routes' interned attributes mean: path attributes without MP_REACH and MP_UNREACH and the next hop
+// of MP_REACH, as a router sent them or, where they were restored from the log, in their canonical form.
+namespace arancini::ingestd {
+
+// Bits of the one byte of AttrKey::flags. kAttributesCanonical is in attribute_store.h.
+inline constexpr std::byte kAttributesAs2{0x01};  // wire::Attributes::as2; never with the other
+
+inline AttrKey canonical_key(const schema::CanonicalAttributes& form) {
+  static constexpr std::byte kFlags[1] = {kAttributesCanonical};
+  return {form.next_hop(), kFlags, form.attributes()};
+}
+
+// An interned set for whoever tells it (again). The spans point into it.
+struct AttributeSet {
+  AttributeSet(const AttrKey& parts, Family family)
+      : attributes(
+            wire::parse_attributes(parts.attributes, (parts.flags.front() & kAttributesAs2) != std::byte{0})),
+        via_mp(family != kIpv4Unicast || !parts.next_hop.empty()),
+        next_hop(wire::next_hop_address(parts.next_hop.empty() ? attributes.next_hop : parts.next_hop)) {
+    if (via_mp) attributes.present |= std::uint64_t{1} << static_cast<unsigned>(wire::AttrType::MpReach);
+  }
+
+  wire::Attributes attributes;
+  bool via_mp;         // BatchMeta::via_mp
+  IpAddress next_hop;  // BatchAttributes::next_hop
+};
+
+}  // namespace arancini::ingestd
