@@ -179,6 +179,14 @@ bool good_stream_name(std::string_view name) {
   return !name.empty() && name.find_first_of(". *>/\\\t\r\n") == std::string_view::npos;
 }
 
+// What NATS allows as the name of a key-value bucket.
+bool good_bucket_name(std::string_view name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char ch) {
+    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' ||
+           ch == '_';
+  });
+}
+
 bool good_subject_prefix(std::string_view prefix) {
   if (prefix.empty() || prefix.front() == '.' || prefix.back() == '.' ||
       prefix.find("..") != std::string_view::npos) {
@@ -365,6 +373,18 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   {
+    Section s(root, "snapshot", name);
+    s.choice("store", c.snapshot.store,
+             {{"file", SnapshotStoreKind::File},
+              {"kv", SnapshotStoreKind::Kv},
+              {"none", SnapshotStoreKind::None}});
+    s.seconds("interval_s", c.snapshot.interval_s, 0, 86400);
+    s.text("kv_bucket", c.snapshot.kv_bucket);
+    s.require(good_bucket_name(c.snapshot.kv_bucket), "kv_bucket",
+              "must be made of letters, digits, '-' and '_'");
+    s.finish();
+  }
+  {
     Section s(root, "metrics", name);
     s.address("listen", c.metrics.listen);
     s.number("max_routers", c.metrics.max_routers, 0, 100000);
@@ -382,9 +402,9 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths",     "bmp",     "shards", "ring",
-                                                  "curation", "nats",      "publish", "sink",   "journal",
-                                                  "metrics",  "supervise", "log"};
+    static constexpr std::string_view kKnown[] = {"instance", "paths",   "bmp",       "shards", "ring",
+                                                  "curation", "nats",    "publish",   "sink",   "journal",
+                                                  "snapshot", "metrics", "supervise", "log"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));

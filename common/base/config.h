@@ -24,6 +24,7 @@ enum class HugepageMode : std::uint8_t { Auto, Require, Never };
 enum class WhenRingFull : std::uint8_t { Block, DropNewest };
 enum class SinkKind : std::uint8_t { Nats, Journal };
 enum class WhenJournalFull : std::uint8_t { Block, DiscardOld };
+enum class SnapshotStoreKind : std::uint8_t { File, Kv, None };
 enum class PublishFormat : std::uint8_t { UpdateV1, UpdateV1Concat, BatchV2 };
 std::string_view to_string(PublishFormat format);  // the value of the header Arancini-Format
 
@@ -101,6 +102,11 @@ struct Config {
     double spill_after_s = 0.25;  // without any progress, once a ring is half full
     WhenJournalFull when_full = WhenJournalFull::Block;
   } journal;
+  struct Snapshot {
+    SnapshotStoreKind store = SnapshotStoreKind::File;  // Kv: in NATS; None: no snapshots
+    double interval_s = 60;                             // 0: on demand only
+    std::string kv_bucket = "ARANCINI_SNAPSHOTS";       // one for each collector
+  } snapshot;
   struct Metrics {
     SocketAddress listen{"127.0.0.1", 8080};
     std::uint32_t max_routers = 1000;  // that many routers have series of their own in /metrics

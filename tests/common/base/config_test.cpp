@@ -54,6 +54,10 @@ TEST(Config, RefusesWhatCannotWorkWithItsLine) {
             "f.toml:3: nats.events_stream must not be the updates stream");
   EXPECT_EQ(error_of("[nats]\nsubject_prefix = \"a.>\"\n").rfind("f.toml:2: nats.subject_prefix must be", 0),
             0U);
+  EXPECT_EQ(error_of("[snapshot]\nstore = \"s3\"\n"),
+            "f.toml:2: snapshot.store must be one of: file, kv, none");
+  EXPECT_EQ(error_of("[snapshot]\nkv_bucket = \"a.b\"\n"),
+            "f.toml:2: snapshot.kv_bucket must be made of letters, digits, '-' and '_'");
   EXPECT_EQ(error_of("[instance]\nname = \"\"\n"), "f.toml:2: instance.name must not be empty");
   ConfigFlags flags;
   flags.config = "/";
