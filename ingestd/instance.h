@@ -10,6 +10,7 @@
 #include "common/ring/ring_writer.h"
 #include "ingestd/event_loop.h"
 #include "ingestd/listener.h"
+#include "ingestd/recording.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_sink.h"
 
@@ -24,13 +25,15 @@ struct Instance {
   Fd signals;
   StatsWriter stats;
   RingWriter ring;
+  Recording recording;
   Shard shard;
   ShardSink sink;
   Listeners listeners;
   EventLoop loop;
 
   Instance(const Config& config_in, std::uint32_t number, const SystemClock& clock_in, Logger& log_in,
-           Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog)
+           Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog,
+           const std::string& record_to)
       : config(config_in),
         shard_number(number),
         clock(clock_in),
@@ -38,7 +41,8 @@ struct Instance {
         signals(std::move(signals_in)),
         stats(std::move(stats_in)),
         ring(std::move(ring_file)),
-        shard(config, ring, stats, log, clock),
+        recording(record_to, config, number, stats, ring, clock, log),
+        shard(config, ring, stats, log, recording.clock(), recording.seed()),
         sink(shard, ring, stats, watchdog),
         listeners(std::move(listeners_in)),
         loop(EventLoop::Options{.shard = number,
@@ -46,7 +50,7 @@ struct Instance {
                                 .max_sessions = config.bmp.max_sessions,
                                 .max_message_bytes = config.bmp.max_message_bytes,
                                 .io = config.bmp.io},
-             sink, stats, log, clock) {}
+             recording.front(sink), stats, log, clock) {}
 };
 
 }  // namespace arancini::ingestd

@@ -17,6 +17,7 @@
 
 #include "common/base/runtime_dir.h"
 #include "ingestd/instance.h"
+#include "ingestd/replay.h"
 
 namespace {
 
@@ -40,6 +41,8 @@ struct Arguments {
   ConfigFlags flags;
   std::optional<std::uint32_t> shard;
   int listen_fd = -1;
+  std::string record;  // file, empty: none
+  std::string replay, out;
 };
 
 // Blocked before any thread is made, so that all of them inherit it and only the signalfd sees them.
@@ -132,7 +135,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   std::uint64_t watchdog_us = 0;
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
   Instance instance(config, shard, clock, log, std::move(signals), std::move(stats).value(), std::move(ring),
-                    std::move(listeners).value(), watchdog);
+                    std::move(listeners).value(), watchdog, arguments.record);
   instance.ring.set_layout(config.shards.count);
   EventLoop& loop = instance.loop;
   std::string note;
@@ -167,11 +170,23 @@ int main(int argc, char** argv) {
   app.add_option("--shard", arguments.shard, "number of the shard, from 0; required");
   app.add_option("--listen-fd", arguments.listen_fd, "inherited descriptor of a listening TCP socket")
       ->check(CLI::NonNegativeNumber);
+  app.add_option(
+      "--record", arguments.record,
+      "write everything that the shard is given to this file (or FILE.1, .2, … where it is there)");
+  auto* replay =
+      app.add_option("--replay", arguments.replay,
+                     "no daemon: run a shard on a recording, check that it writes the same records");
+  app.add_option("--out", arguments.out, "file for the replay's ring records")->needs(replay);
+  replay->needs("--out");
   app.set_version_flag("--version", "ingestd " ARANCINI_VERSION);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : EX_USAGE;
+  }
+  if (!arguments.replay.empty()) {
+    return replay_to_file(arguments.replay, arguments.out,
+                          parse_log_level(arguments.flags.log_level.value_or("error")));
   }
   const std::string name = arguments.shard ? fmt::format("ingestd@{}", *arguments.shard) : "ingestd";
   try {

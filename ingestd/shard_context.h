@@ -36,8 +36,9 @@ struct ShardContext {
   }
 
   void read_clock() {
-    now_ns = clock.boottime_ns();
-    realtime_ns = clock.realtime_ns();
+    const Clock::Times times = clock.times();
+    now_ns = times.boottime_ns;
+    realtime_ns = times.realtime_ns;
   }
 
   RingWriter& ring;

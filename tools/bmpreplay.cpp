@@ -6,6 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstring>
+#include <fstream>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/fd.h"
+#include "common/recording/recording_reader.h"
 #include "common/wire/bmp.h"
 #include "tools/net_client.h"
 
@@ -29,6 +32,7 @@ struct Options {
   std::uint64_t loops = 1;
   bool quiet = false;
   std::vector<std::string> files;
+  std::string recording, write;
 };
 
 struct Totals {
@@ -62,6 +66,37 @@ void play(int fd, std::span<const std::byte> data, double rate, Totals& totals) 
   totals.bytes += data.size();
 }
 
+// What each session of a recording of ingestd said, as far as it was taken, in a file of its own:
+// PREFIX<number>-<router>.bmp, numbered as the sessions began.
+void convert(const Options& options) {
+  using arancini::recording::Entry;
+  auto reader = arancini::recording::Reader::open(options.recording);
+  if (!reader) throw std::runtime_error(reader.error());
+  std::map<std::uint32_t, std::ofstream> open;
+  std::uint64_t sessions = 0;
+  Totals totals;
+  arancini::recording::Call call;
+  while (reader->next(call)) {
+    if (call.kind == Entry::OpenSession) {
+      const std::string name =
+          fmt::format("{}{:04}-{}.bmp", options.write, sessions++, call.address.to_string());
+      open[call.result] = std::ofstream(name, std::ios::binary | std::ios::trunc);
+      if (!open[call.result]) throw std::runtime_error(fmt::format("{}: {}", name, std::strerror(errno)));
+    } else if (call.kind == Entry::Apply && call.result == 0) {  // the last of the calls with this message
+      open[call.session].write(reinterpret_cast<const char*>(call.bytes.data()),
+                               static_cast<std::streamsize>(call.bytes.size()));
+      ++totals.messages;
+      totals.bytes += call.bytes.size();
+    } else if (call.kind == Entry::CloseSession) {
+      open.erase(call.session);
+    }
+  }
+  if (!options.quiet) {
+    fmt::print("{} sessions, {} messages, {} bytes; {}\n", sessions, totals.messages, totals.bytes,
+               reader->end_text());
+  }
+}
+
 void run(const Options& options) {
   const auto to = arancini::parse_socket_address(options.to, "--to");
   std::vector<std::string> sessions;
@@ -93,7 +128,7 @@ int main(int argc, char** argv) {
       "Each FILE is one TCP session; several are played one after the other."};
   Options options;
   app.set_version_flag("--version", ARANCINI_VERSION);
-  app.add_option("--to", options.to, "collector, ADDRESS:PORT")->required();
+  auto* to = app.add_option("--to", options.to, "collector, ADDRESS:PORT");
   app.add_option("--source", options.source, "local address to connect from (the router's identity)");
   app.add_option("--rate", options.rate, "messages per second, 0 for as fast as it goes")
       ->check(CLI::NonNegativeNumber);
@@ -102,10 +137,20 @@ int main(int argc, char** argv) {
   app.add_option("--retry", options.retry_s, "seconds to retry a refused connection (default 5)");
   app.add_option("--loop", options.loops, "play everything that often")->check(CLI::PositiveNumber);
   app.add_flag("--quiet", options.quiet, "print nothing when all is well");
-  app.add_option("files", options.files, "recordings")->required();
+  auto* files = app.add_option("files", options.files, "recordings");
+  auto* from =
+      app.add_option("--from-recording", options.recording,
+                     "plays nothing: makes .bmp files of what `ingestd --record` wrote, one a session");
+  auto* write = app.add_option("--write", options.write, "what the names of these files begin with");
+  from->needs(write)->excludes(to)->excludes(files);
+  write->needs(from);
   CLI11_PARSE(app, argc, argv);
+  if (options.recording.empty() && (options.to.empty() || options.files.empty())) {
+    fmt::print(stderr, "bmpreplay: --to and at least one file are required\n");
+    return EX_USAGE;
+  }
   try {
-    run(options);
+    options.recording.empty() ? run(options) : convert(options);
   } catch (const arancini::ConfigError& e) {
     fmt::print(stderr, "bmpreplay: {}\n", e.what());
     return EX_USAGE;

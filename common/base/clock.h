@@ -21,6 +21,13 @@ class Clock {
   [[nodiscard]] virtual std::uint64_t realtime_ns() const = 0;
   // Nanoseconds since boot, with sleep (CLOCK_BOOTTIME): timers and heartbeats.
   [[nodiscard]] virtual std::uint64_t boottime_ns() const = 0;
+
+  struct Times {
+    std::uint64_t boottime_ns = 0;
+    std::uint64_t realtime_ns = 0;
+  };
+  // Both, for what a shard writes: a recording keeps what this gave, and nothing else of a clock.
+  [[nodiscard]] virtual Times times() const { return {boottime_ns(), realtime_ns()}; }
 };
 
 class SystemClock final : public Clock {

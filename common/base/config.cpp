@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <initializer_list>
 #include <limits>
+#include <sstream>
 
 #include "common/base/mask_url.h"
 #include "common/base/types.h"
@@ -430,6 +431,20 @@ void ConfigFlags::add_to(CLI::App& app) {
   app.add_flag("--check-config", check_config, "check the configuration and exit");
 }
 
+std::string recordable_config(const Config& config) {
+  toml::table root = toml::parse(config.text);
+  root.erase("nats");
+  root.erase("paths");
+  if (auto* shards = root["shards"].as_table(); shards != nullptr) {
+    shards->insert_or_assign("count", config.shards.count);
+  } else if (config.shards.count != 0) {
+    root.insert("shards", toml::table{{"count", config.shards.count}});
+  }
+  std::ostringstream out;
+  out << root << '\n';
+  return out.str();
+}
+
 Config load_config(const ConfigFlags& flags) {
   Config c;
   std::string file = flags.config.value_or("");
@@ -448,6 +463,7 @@ Config load_config(const ConfigFlags& flags) {
     std::fclose(f);
     if (error != 0) throw ConfigError(fmt::format("{}: cannot be read: {}", file, std::strerror(error)));
     c = parse_config(text, file);
+    c.text = std::move(text);
   }
   if (flags.runtime_dir) c.paths.runtime_dir = *flags.runtime_dir;
   if (flags.state_dir) c.paths.state_dir = *flags.state_dir;

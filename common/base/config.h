@@ -119,6 +119,7 @@ struct Config {
   } log;
 
   std::string file;  // the TOML file that was read, empty if none
+  std::string text;  // what was in it
   bool file_holds_secrets = false;
 
   [[nodiscard]] std::string ring_path(std::uint32_t shard) const;           // <runtime>/ring-<K>
@@ -149,6 +150,10 @@ Config load_config(const ConfigFlags& flags);
 
 // The same without a file system: `text` is TOML, `name` stands for the file in errors.
 Config parse_config(std::string_view text, const std::string& name);
+
+// What was configured, as TOML that parse_config() takes, for a recording that may go elsewhere: without
+// [nats], which holds secrets, [paths], and flags other than the number of shards.
+std::string recordable_config(const Config& config);
 
 // "A:P", "[v6]:P", "*:P"; throws ConfigError.
 SocketAddress parse_socket_address(std::string_view text, const std::string& what);

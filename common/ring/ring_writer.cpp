@@ -52,6 +52,12 @@ std::uint32_t RingWriter::max_record_bytes() const {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(capacity_ / 2, shm::kRecordMaxBytes));
 }
 
+std::uint64_t RingWriter::load_head() const {
+  // Pairs with RingReader::release: the reader is done with every byte below.
+  const std::uint64_t head = header_->reader.head.load(std::memory_order_acquire);
+  return witness_ == nullptr ? head : witness_->saw_head(head);
+}
+
 bool RingWriter::fits(std::uint64_t size, std::uint64_t* padding) {
   // A record that needs the whole of the ring behind a padding would never fit at some positions.
   if (size > max_record_bytes()) return false;
@@ -60,8 +66,7 @@ bool RingWriter::fits(std::uint64_t size, std::uint64_t* padding) {
   *padding = size <= to_end ? 0 : to_end;
   const std::uint64_t need = size + *padding;
   if (capacity_ - (tail - cached_head_) >= need) return true;
-  // Pairs with RingReader::release: the reader is done with every byte below.
-  const std::uint64_t head = header_->reader.head.load(std::memory_order_acquire);
+  const std::uint64_t head = load_head();
   // A head that cannot be is not believed: no room is safer than overwriting what is not durable.
   if (head < cached_head_ || head > raw(published_)) return false;
   cached_head_ = head;
@@ -140,7 +145,7 @@ void RingWriter::publish() {
 }
 
 std::uint64_t RingWriter::used_bytes() const {
-  const std::uint64_t head = header_->reader.head.load(std::memory_order_relaxed);
+  const std::uint64_t head = load_head();
   const std::uint64_t tail = raw(tail_);
   return head <= tail ? std::min(tail - head, capacity_) : 0;
 }

@@ -53,6 +53,15 @@ class RingWriter {
   [[nodiscard]] std::uint64_t capacity_bytes() const { return capacity_; }
   [[nodiscard]] const WriterId& writer_id() const { return writer_id_; }
   [[nodiscard]] std::uint64_t epoch() const;
+  // Sees each position of the reader that the writer goes by, and may replace it: recordings and replays.
+  class Witness {
+   public:
+    virtual ~Witness() = default;
+    virtual std::uint64_t saw_head(std::uint64_t head) noexcept = 0;
+  };
+  void set_witness(Witness* witness) { witness_ = witness; }  // borrowed; nullptr: none
+  // The reader's position as far as the writer knows.
+  [[nodiscard]] RingPosition known_head() const { return RingPosition{cached_head_}; }
   void heartbeat(std::uint64_t boottime_ns);
   [[nodiscard]] const RingFile& file() const { return file_; }
 
@@ -83,6 +92,7 @@ class RingWriter {
 
  private:
   [[nodiscard]] bool fits(std::uint64_t size_bytes, std::uint64_t* padding_bytes);
+  [[nodiscard]] std::uint64_t load_head() const;
 
   RingFile file_;
   shm::RingHeader* header_;
@@ -96,6 +106,7 @@ class RingWriter {
   std::uint64_t next_event_sequence_ = 0;
   std::uint32_t commit_slot_ = 0;
   std::uint32_t claimed_bytes_ = 0;
+  Witness* witness_ = nullptr;
 };
 
 template <class F>

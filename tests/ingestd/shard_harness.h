@@ -25,6 +25,7 @@
 #include "common/schema/update_decode.h"
 #include "common/wire/bgp_update.h"
 #include "ingestd/attribute_set.h"
+#include "ingestd/recording.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_impl.h"
 #include "tests/ingestd/bmp_builder.h"
@@ -78,6 +79,31 @@ class TempDir {
   std::filesystem::path path_;
 };
 
+// The shard as the loop sees it.
+class DirectSink final : public ingestd::SessionSink {
+ public:
+  explicit DirectSink(Shard& shard) : shard_(shard) {}
+  SessionId open_session(const IpAddress& source, std::uint16_t port) override {
+    return shard_.open_session(source, port);
+  }
+  Shard::Applied apply(SessionId session, std::span<const std::byte> message) override {
+    return shard_.apply(session, message);
+  }
+  void session_error(SessionId session, ErrorCode code, std::string_view text) override {
+    shard_.session_error(session, code, text);
+  }
+  void close_session(SessionId session) override { shard_.close_session(session); }
+  void set_throttled(SessionId session, bool throttled) override { shard_.set_throttled(session, throttled); }
+  std::optional<SessionId> take_session_to_close() override { return shard_.take_session_to_close(); }
+  Shard::Work do_work() override { return shard_.do_work(); }
+  void publish() override { shard_.publish(); }
+  void finish() override { shard_.finish(); }
+  void heartbeat(std::uint64_t) override {}
+
+ private:
+  Shard& shard_;
+};
+
 class ShardHarness {
  public:
   struct Options {
@@ -88,6 +114,8 @@ class ShardHarness {
     bool keep_updates = true;
     bool keep_bytes = false;
     bool drop_newest = false;
+    bool record = false;  // what goes through sink(); fill() does nothing then
+    std::size_t record_queue_bytes = 4U << 20;
   };
   ShardHarness() : ShardHarness(Options{}) {}
   explicit ShardHarness(const Options& options) : options_(options) {
@@ -122,34 +150,48 @@ class ShardHarness {
   }
 
   Shard& shard() { return *shard_; }
+  // The shard, or the recording in front of it.
+  ingestd::SessionSink& sink() { return *sink_; }
+  ingestd::Recorder* recorder() { return recording_->recorder(); }
+  // Ends it; nothing may be done any more. Where it is.
+  std::string finish_recording() {
+    sink().publish();
+    drain();
+    const std::string path = recording_->recorder()->path();
+    shard_.reset();
+    recording_.reset();
+    return path;
+  }
+  // Headers and payloads of all that was read, with `record`.
+  [[nodiscard]] const Buffer& records() const { return records_; }
   RingWriter& writer() { return *writer_; }
   FakeClock& clock() { return clock_; }
   [[nodiscard]] std::uint64_t metric(IngestMetric m) const { return stats_->get(m); }
   [[nodiscard]] StatsReader rows() {
-    shard_->do_work();
+    sink_->do_work();
     auto reader = StatsReader::open(dir_.file("stats"));
     if (!reader) throw std::runtime_error(reader.error());
     return std::move(reader.value());
   }
 
   SessionId open(std::string_view router = "192.0.2.1", std::uint16_t port = 30000) {
-    return shard_->open_session(ip(router), port);
+    return sink_->open_session(ip(router), port);
   }
   // Applies the message, reading the ring where it is full.
   void send(SessionId session, const Buffer& message) {
     for (int i = 0; i < 100000; ++i) {
-      if (shard_->apply(session, message) == Shard::Applied::Done) return;
-      shard_->publish();
+      if (sink_->apply(session, message) == Shard::Applied::Done) return;
+      sink_->publish();
       drain();
-      shard_->do_work();
+      sink_->do_work();
     }
     FAIL() << "a message is never done";
   }
   // Until sweeps have ended and everything is read.
   void settle() {
     for (int i = 0; i < 100000; ++i) {
-      const Shard::Work work = shard_->do_work();
-      shard_->publish();
+      const Shard::Work work = sink_->do_work();
+      sink_->publish();
       drain();
       if (!work.more && metric(IngestMetric::SweepsRunning) == 0 && metric(IngestMetric::RoutesUntold) == 0)
         return;
@@ -177,6 +219,7 @@ class ShardHarness {
   }
   // Writes barriers about nobody until there is room for `leave_bytes` at most.
   void fill(std::uint32_t leave_bytes = 0) {
+    if (options_.record) return;
     for (std::uint32_t bytes = writer_->max_record_bytes(); bytes >= sizeof(shm::RecordHeader);) {
       if (!writer_->has_room(bytes + leave_bytes)) {
         bytes = bytes / 2 & ~7U;
@@ -194,7 +237,7 @@ class ShardHarness {
   }
   // Folds all that is written, and leaves it in the ring for drain(): no room comes of it.
   void peek() {
-    shard_->publish();
+    sink_->publish();
     RingRecord record;
     while (reader_->next(record) == RingReader::Status::Record) {
       fold(record);
@@ -283,7 +326,20 @@ class ShardHarness {
   static constexpr std::uint32_t kNobody = 9999;
 
   void start() {
-    shard_ = std::make_unique<Shard>(config_, *writer_, *stats_, logger(), clock_, HashSeed{.a = 1, .b = 2});
+    if (options_.record) {
+      config_.text = fmt::format(
+          "[ring]\nwhen_full = \"{}\"\n[curation]\nsession_grace_s = {}\nresync_timeout_s = {}\n"
+          "resync_settle_s = {}\n",
+          options_.drop_newest ? "drop-newest" : "block", options_.grace_s, options_.resync_timeout_s,
+          options_.resync_settle_s);
+    }
+    recording_ = std::make_unique<ingestd::Recording>(options_.record ? dir_.file("recording") : "", config_,
+                                                      0, *stats_, *writer_, clock_, logger(),
+                                                      options_.record_queue_bytes);
+    shard_ = std::make_unique<Shard>(config_, *writer_, *stats_, logger(), recording_->clock(),
+                                     options_.record ? recording_->seed() : HashSeed{.a = 1, .b = 2});
+    direct_ = std::make_unique<DirectSink>(*shard_);
+    sink_ = &recording_->front(*direct_);
   }
 
   static Logger& logger() {
@@ -317,6 +373,11 @@ class ShardHarness {
   }
 
   void fold(const RingRecord& record) {
+    if (options_.record) {
+      const auto header = std::as_bytes(std::span(&record.header, 1));
+      records_.insert(records_.end(), header.begin(), header.end());
+      records_.insert(records_.end(), record.payload.begin(), record.payload.end());
+    }
     if (options_.keep_bytes) keep(record.payload);
     if (record.header.kind == static_cast<std::uint8_t>(shm::RecordKind::Event)) {
       ASSERT_EQ(record.header.first_sequence, next_sequence_);
@@ -383,7 +444,11 @@ class ShardHarness {
   std::unique_ptr<RingWriter> writer_;
   std::unique_ptr<RingReader> reader_;
   std::unique_ptr<StatsWriter> stats_;
+  std::unique_ptr<ingestd::Recording> recording_;
   std::unique_ptr<Shard> shard_;
+  std::unique_ptr<DirectSink> direct_;
+  ingestd::SessionSink* sink_ = nullptr;
+  Buffer records_;
   std::map<RouteKey, ToldRoute> table_;
   std::map<RouteKey, std::pair<std::uint32_t, std::uint64_t>> said_;  // AS number and epoch of the last news
   std::map<std::uint32_t, std::uint64_t> epochs_;                     // barriers by router

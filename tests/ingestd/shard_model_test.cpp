@@ -5,6 +5,7 @@
 #include <random>
 #include <span>
 
+#include "ingestd/replay.h"
 #include "ingestd/shard.h"
 #include "tests/ingestd/bmp_builder.h"
 #include "tests/ingestd/shard_harness.h"
@@ -58,7 +59,7 @@ struct SimRouter {
 
 class Simulation {
  public:
-  explicit Simulation(std::uint64_t seed, bool drop_newest = false)
+  explicit Simulation(std::uint64_t seed, bool drop_newest = false, bool record = false)
       : rng_(seed),
         drop_newest_(drop_newest),
         reader_comes_(seed % 2 == 0),
@@ -69,7 +70,8 @@ class Simulation {
             .resync_timeout_s = 100,
             .resync_settle_s = 5,
             .keep_updates = false,
-            .drop_newest = drop_newest}) {
+            .drop_newest = drop_newest,
+            .record = record}) {
     for (unsigned r = 0; r < 2; ++r) {
       SimRouter router;
       router.address = r == 0 ? "192.0.2.1" : "2001:db8::9";
@@ -94,6 +96,7 @@ class Simulation {
   }
 
   [[nodiscard]] std::uint64_t metric(IngestMetric m) const { return h_.metric(m); }
+  [[nodiscard]] ShardHarness& harness() { return h_; }
 
   void run(unsigned rounds) {
     for (unsigned round = 0; round < rounds && !::testing::Test::HasFatalFailure(); ++round) {
@@ -240,7 +243,7 @@ class Simulation {
   }
   void close_twin(Feed& f) {
     if (!f.twin) return;
-    h_.shard().close_session(f.twin->session);
+    h_.sink().close_session(f.twin->session);
     f.twin.reset();
   }
 
@@ -267,7 +270,7 @@ class Simulation {
       f.half_open.push_back({f.session, std::move(f.queue)});  // nobody notices yet
     } else {
       if (chance(50)) flush(f);
-      h_.shard().close_session(f.session);
+      h_.sink().close_session(f.session);
     }
     f.queue.clear();
   }
@@ -312,21 +315,21 @@ class Simulation {
   template <class Sender>
   void pump(Sender& feed, unsigned n) {
     for (; n > 0 && !feed.queue.empty(); --n) {
-      if (h_.shard().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom) {
+      if (h_.sink().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom) {
         if (drop_newest_) {
           // Never for want of room.
           unsigned again = 0;
           do {
             ASSERT_LT(again++, 64U) << "waits for room";
-            h_.shard().do_work();
-          } while (h_.shard().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom);
+            h_.sink().do_work();
+          } while (h_.sink().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom);
           feed.queue.pop_front();
           continue;
         }
-        if (chance(50)) h_.shard().set_throttled(feed.session, true);
+        if (chance(50)) h_.sink().set_throttled(feed.session, true);
         return;
       }
-      h_.shard().set_throttled(feed.session, false);
+      h_.sink().set_throttled(feed.session, false);
       feed.queue.pop_front();
     }
   }
@@ -337,12 +340,12 @@ class Simulation {
       h_.send(feed.session, feed.queue.front());
       feed.queue.pop_front();
     }
-    h_.shard().set_throttled(feed.session, false);
+    h_.sink().set_throttled(feed.session, false);
   }
 
   void close_what_must_be_closed() {
-    while (const auto id = h_.shard().take_session_to_close()) {
-      h_.shard().close_session(*id);
+    while (const auto id = h_.sink().take_session_to_close()) {
+      h_.sink().close_session(*id);
       for (SimRouter& router : routers_) {
         for (Feed& f : router.feeds) {
           std::erase_if(f.half_open, [&](const Feed::HalfOpen& old) { return old.session == *id; });
@@ -391,7 +394,7 @@ class Simulation {
       case 5: h_.clock().now_ns += (std::uint64_t{1} << pick(38)); break;
       case 6:
         if (!f.half_open.empty()) {
-          h_.shard().close_session(f.half_open.back().session);
+          h_.sink().close_session(f.half_open.back().session);
           f.half_open.pop_back();
         }
         break;
@@ -401,13 +404,13 @@ class Simulation {
         break;
       case 7:
         if (reader_comes_) {
-          h_.shard().publish();
+          h_.sink().publish();
           h_.drain(pick(60));
         }
         break;
       case 8:
       case 9:
-      case 10: h_.shard().do_work(); break;
+      case 10: h_.sink().do_work(); break;
       case 11:
       case 12:
       case 13:
@@ -435,7 +438,7 @@ class Simulation {
         } else if (f.twin) {
           flush(*f.twin);
         }
-        for (const Feed::HalfOpen& old : f.half_open) h_.shard().close_session(old.session);
+        for (const Feed::HalfOpen& old : f.half_open) h_.sink().close_session(old.session);
         f.half_open.clear();
       }
     }
@@ -560,6 +563,45 @@ TEST(ShardModel, FoldEqualsTheRoutersAfterRandomHistories) {
                                   IngestMetric::UpdatesSynthetic, IngestMetric::UpdatesSuppressedDuplicate,
                                   IngestMetric::EndOfRib, IngestMetric::UpdatesSuppressedUnknown,
                                   IngestMetric::UnknownPeers});
+}
+
+// The shard that runs on the recording of a history writes the same bytes, and so does the next one.
+void replay_histories(bool drop_newest, std::span<const IngestMetric> all_through) {
+  const std::uint64_t only = from_environment("ARANCINI_MODEL_SEED", 0);
+  const std::uint64_t histories = from_environment("ARANCINI_MODEL_HISTORIES", 400) / 8;
+  std::vector<std::uint64_t> through(all_through.size());
+  Logger log("replay", LogLevel::Error);
+  for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : histories); ++seed) {
+    SCOPED_TRACE("ARANCINI_MODEL_SEED=" + std::to_string(seed));
+    Simulation simulation(seed, drop_newest, true);
+    simulation.run(4);
+    for (std::size_t i = 0; i < through.size(); ++i) through[i] += simulation.metric(all_through[i]);
+    const std::string path = simulation.harness().finish_recording();
+    ASSERT_FALSE(simulation.harness().records().empty());
+    for (int time = 0; time < 2; ++time) {
+      Buffer records;
+      const auto result = ingestd::replay(
+          path, log, [&](const shm::RecordHeader& header, std::span<const std::byte> payload) {
+            const auto bytes = std::as_bytes(std::span(&header, 1));
+            records.insert(records.end(), bytes.begin(), bytes.end());
+            records.insert(records.end(), payload.begin(), payload.end());
+          });
+      ASSERT_TRUE(result.ok()) << result.error();
+      EXPECT_TRUE(result->complete) << result->end;
+      ASSERT_TRUE(records == simulation.harness().records());
+    }
+  }
+  for (std::size_t i = 0; i < through.size(); ++i) EXPECT_GT(through[i], only != 0 ? 0 : histories / 10) << i;
+}
+
+TEST(ShardReplay, WritesTheSameRecords) {
+  replay_histories(false, std::array{IngestMetric::RingFullEvents, IngestMetric::MessagesSuperseded,
+                                     IngestMetric::UpdatesSynthetic, IngestMetric::EndOfRib});
+}
+
+TEST(ShardReplay, WritesTheSameRecordsWithDropNewest) {
+  replay_histories(true, std::array{IngestMetric::AnnouncementsDropped, IngestMetric::UpdatesReconciled,
+                                    IngestMetric::EventsWritten, IngestMetric::UpdatesSynthetic});
 }
 
 // drop-newest: at any time the shard knows what it has told, and in the end all is told.
