@@ -21,6 +21,8 @@ constexpr std::uint64_t kSpillPollNs = 5 * kMillisecond;
 constexpr std::uint64_t kBackOffFirstNs = 50 * kMillisecond;
 constexpr std::uint64_t kFruitlessNs = 10'000 * kMillisecond;  // a session that ended sooner, all in vain
 constexpr std::uint64_t kBackOffMostNs = 5'000 * kMillisecond;
+// A stream's identity lies so many nanoseconds behind its creation at most; no two are created that soon.
+constexpr std::uint64_t kIdentities = 1000;
 
 }  // namespace
 
@@ -71,6 +73,9 @@ void Drain::add_ring(std::unique_ptr<RecordSource> source, std::string name, boo
   if (phase_ == Phase::Publishing && r.source->floor_stream_sequence() == shm::kNoFloor) {
     // Nothing of it was ever sent: no need to ask the stream.
     r.source->set_floor(floor_, created_ns_);
+    r.source->set_log_mark(0, identity_);
+    r.source->set_published(r.source->head());
+    r.source->set_log_mark(floor_, identity_);
     r.known = true;
   } else {
     session_wanted_ = true;
@@ -253,11 +258,17 @@ std::size_t Drain::run_acks() {
 void Drain::run_release() {
   release_due_ = false;
   bool base_pending = false;
+  // Before any head: who reads a ring's `published` finds all of it at or below this.
+  if (const std::uint64_t last = metric(PublishMetric::StreamLastSequence);
+      last > log_end_.sequence.load(std::memory_order_relaxed)) {
+    log_end_.sequence.store(last, std::memory_order_release);
+  }
   for (const auto& r : rings_) {
     if (r == nullptr) continue;
     if (const RingPosition to = r->releasable(); to > r->head) {
       r->source->release(to);
       r->head = r->source->head();  // the floor must not go by what was not released
+      r->source->set_published(r->head);
     }
     if (r->base_pending && r->base_end && r->head >= *r->base_end) {
       r->base_pending = false;
@@ -277,7 +288,9 @@ void Drain::run_release() {
   if (!floor || *floor == floor_) return;
   floor_ = *floor;
   for (const auto& r : rings_) {
-    if (r != nullptr && r->known) r->source->set_floor(floor_, created_ns_);
+    if (r == nullptr || !r->known) continue;
+    r->source->set_floor(floor_, created_ns_);
+    r->source->set_log_mark(floor_, identity_);
   }
 }
 
@@ -382,6 +395,10 @@ void Drain::begin_session() {
 void Drain::adopt(const Session& session) {
   const Tail& tail = session.tail;
   add(PublishMetric::Recoveries);
+  const bool epoch = !epoch_reason(tail).empty();
+  const std::uint64_t identity = log_identity(tail);
+  if (identity != identity_) log_end_.identity.store(0, std::memory_order_release);
+  identity_ = identity;
   created_ns_ = tail.created_ns;
   floor_ = tail.last_sequence;
   ++session_number_;
@@ -392,7 +409,12 @@ void Drain::adopt(const Session& session) {
   session_began_ns_ = now_ns_;
   max_payload_bytes_ = session.max_message_bytes - std::min(session.max_message_bytes, kHeaderReserveBytes);
   for (const auto& r : rings_) {
-    if (r != nullptr) adopt_ring(*r, tail);
+    if (r == nullptr) continue;
+    // Before its floor is about the new log: a life that dies in between asks once more.
+    if (epoch && r->source->floor_stream_sequence() != shm::kNoFloor &&
+        r->source->log_identity() != identity_)
+      r->source->request_dump();
+    adopt_ring(*r, tail);
   }
   if (tail.missing > 0 && log_ != nullptr) {
     log_->warn(
@@ -406,6 +428,13 @@ void Drain::adopt(const Session& session) {
                tail.messages_read);
   }
   set(PublishMetric::StreamLastSequence, tail.last_sequence);
+  // A new leader may tell an end below what was acked.
+  const bool anew = log_end_.identity.load(std::memory_order_relaxed) != identity_;
+  log_end_.sequence.store(
+      anew ? tail.last_sequence
+           : std::max(tail.last_sequence, log_end_.sequence.load(std::memory_order_relaxed)),
+      std::memory_order_release);
+  log_end_.identity.store(identity_, std::memory_order_release);
   phase_ = Phase::Publishing;
   release_due_ = true;
 }
@@ -454,6 +483,20 @@ std::string Drain::epoch_reason(const Tail& tail) const {
   return {};
 }
 
+std::uint64_t Drain::log_identity(const Tail& tail) const {
+  std::uint64_t identity = tail.created_ns;
+  bool gone_back = false;
+  for (const auto& r : rings_) {
+    if (r == nullptr) continue;
+    const std::uint64_t told = r->source->log_identity();
+    if (told > tail.created_ns && told - tail.created_ns < kIdentities) identity = std::max(identity, told);
+    const std::uint64_t floor = r->source->floor_stream_sequence();
+    gone_back = gone_back || (floor != shm::kNoFloor && floor > tail.last_sequence &&
+                              r->source->floor_stream_created_ns() == tail.created_ns);
+  }
+  return gone_back && identity - tail.created_ns + 1 < kIdentities ? identity + 1 : identity;
+}
+
 // What was acked before went with the old stream; what is still in the rings goes into this one.
 void Drain::tell_epoch(const Tail& tail, std::string why) {
   if (log_ != nullptr) {
@@ -496,6 +539,9 @@ void Drain::adopt_ring(Ring& r, const Tail& tail) {
   } else if (floor == shm::kNoFloor || floor > tail.last_sequence) {
     r.source->set_floor(tail.last_sequence, tail.created_ns);
   }
+  if (r.source->log_identity() != identity_) r.source->set_log_mark(0, identity_);
+  r.source->set_published(r.source->head());
+  r.source->set_log_mark(r.source->floor_stream_sequence(), identity_);
   // The lowest floor of all stays in force until the heads are past what the tail holds.
   floor_ = std::min(floor_, r.source->floor_stream_sequence());
   for (const Stored& s : tail.stored) {

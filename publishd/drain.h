@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -53,6 +54,13 @@ struct DrainOptions {
   std::uint64_t id_nonce = 0;                     // of this life: no other life's messages have these ids
   std::uint64_t (*realtime_ns)() = nullptr;       // for events; null: they have no time
   static DrainOptions from(const Config& config);
+};
+
+// The log that consumers read, as far as this life of publishd knows it; for other threads. `identity` is
+// stored last.
+struct LogEnd {
+  std::atomic<std::uint64_t> identity{0};  // as in the rings' headers; 0: not known yet, or just changing
+  std::atomic<std::uint64_t> sequence{0};  // what lies below the rings' `published` is at or below this
 };
 
 // Room that headers and subject take in a message at most; the rest of the broker's maximum is payload.
@@ -109,6 +117,7 @@ class Drain {
   [[nodiscard]] std::uint64_t metric(PublishMetric m) const { return metrics_[static_cast<std::size_t>(m)]; }
   [[nodiscard]] std::size_t rings_connected() const;
   [[nodiscard]] std::uint64_t floor() const { return floor_; }
+  [[nodiscard]] const LogEnd& log_end() const { return log_end_; }
 
  private:
   struct Ring;
@@ -159,6 +168,8 @@ class Drain {
   [[nodiscard]] std::string epoch_reason(const Tail& tail) const;
   void tell_epoch(const Tail& tail, std::string why);
   void adopt(const Session& session);
+  // Names the stream as a log: created then, and gone back so many times since.
+  [[nodiscard]] std::uint64_t log_identity(const Tail& tail) const;
   void adopt_ring(Ring& ring, const Tail& tail);
   [[nodiscard]] std::size_t batch_limit() const;
   [[nodiscard]] std::uint32_t count_limit(PublishFormat format) const;
@@ -224,6 +235,8 @@ class Drain {
   bool replicated_ = false;  // the present stream
 
   std::uint64_t created_ns_ = 0;  // of the stream
+  std::uint64_t identity_ = 0;    // of the log
+  LogEnd log_end_;
   std::uint64_t floor_ = 0;
   std::size_t max_payload_bytes_ = 0;
   std::array<char, 160> message_id_{};

@@ -83,6 +83,7 @@ struct JournalWriter {
   std::atomic<std::uint64_t> runs_popped{0};          // the same, for runs
   std::atomic<std::uint64_t> durable_frame{0};        // stored before end
   std::atomic<std::uint64_t> end{0};                  // release by writer, acquire by hot and reader
+  std::atomic<std::uint64_t> durable_order{0};        // stored after end
   std::atomic<journal::CheckpointPage*> page{nullptr};
   std::atomic<bool> starved{false};  // waits for a spare segment
   std::atomic<bool> blocked{false};  // something waits for the disk; trouble() says what for
@@ -185,6 +186,7 @@ struct Journal::Impl {
   // keeper
   void keep_loop();
   bool open_directory();
+  std::string read_identity(int dir);
   std::pair<std::shared_ptr<JournalWriter>, std::string> recover(int dir, const std::string& name);
   bool map_checkpoint(JournalWriter& w, bool anew, const journal::Published& published,
                       const journal::Durable& durable);
@@ -207,6 +209,7 @@ struct Journal::Impl {
   Fd lock;
   std::atomic<bool> is_open{false};  // release after `directory` is set
   std::atomic<bool> is_ready{false};
+  std::atomic<std::uint64_t> identity{0};
   std::atomic<bool> stop{false};
 
   mutable std::mutex mutex;

@@ -7,7 +7,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <charconv>
 #include <cstring>
 #include <filesystem>
 
@@ -147,6 +149,10 @@ bool Journal::Impl::open_directory() {
   // Before ready() this thread alone touches these; after it, `directory` is not changed any more. Where
   // nothing was there, writers may exist already, without files.
   lock = std::move(locked).value();
+  if (const std::string why = read_identity(dir.get()); !why.empty()) {
+    lock.reset();
+    return failed(why);
+  }
   std::uint64_t used = 0;
   std::uint64_t count = 0;
   std::map<WriterId, std::shared_ptr<JournalWriter>> found;
@@ -182,6 +188,37 @@ bool Journal::Impl::open_directory() {
   is_ready.store(true, std::memory_order_release);
   for (Wake* w : {&hot, &space_wake, &write_wake, &read_wake}) w->bump();
   return true;
+}
+
+// What `identity` in the directory says; made where it is not there. Empty: fine.
+std::string Journal::Impl::read_identity(int dir) {
+  constexpr const char* kName = "identity";
+  constexpr const char* kNew = "identity.new";
+  const auto failed = [&](const char* what) {
+    return fmt::format("{}/{}: {}: {}", options.directory, kName, what, std::strerror(errno));
+  };
+  std::array<char, 32> text{};
+  Fd file(::openat(dir, kName, O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (file) {
+    const ssize_t n = ::pread(file.get(), text.data(), text.size() - 1, 0);
+    std::uint64_t value = 0;
+    if (n > 0 && std::from_chars(text.data(), text.data() + n, value).ec == std::errc{} && value != 0) {
+      identity.store(value, std::memory_order_release);
+      return {};
+    }
+  } else if (errno != ENOENT) {
+    return failed("open");
+  }
+  const std::uint64_t now = clock_ns(CLOCK_REALTIME);
+  const std::string line = fmt::format("{}\n", now);
+  file = Fd(::openat(dir, kNew, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640));
+  if (!file) return failed("create");
+  if (::write(file.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+    return failed("write");
+  if (::fsync(file.get()) != 0 || ::renameat(dir, kNew, dir, kName) != 0 || ::fsync(dir) != 0)
+    return failed("rename");
+  identity.store(now, std::memory_order_release);
+  return {};
 }
 
 // One writer's directory as the last publishd left it, whatever it died of.
@@ -272,6 +309,7 @@ std::pair<std::shared_ptr<JournalWriter>, std::string> Journal::Impl::recover(in
   w->begin.store(raw(published.begin), std::memory_order_relaxed);
   w->end.store(raw(end), std::memory_order_relaxed);
   w->durable_frame.store(last_frame, std::memory_order_relaxed);
+  w->durable_order.store(last_frame > 0 ? w->write_order : 0, std::memory_order_relaxed);
   w->first_order = w->write_order;
   const auto& segments = reader.segments();
   for (std::size_t i = 0; i < segments.size(); ++i) {

@@ -31,6 +31,7 @@ struct JournalSink::Ring {
   bool empty = false;
   bool corrupt = false;
   RingPosition head{};
+  std::uint64_t log_order = 0;  // as the ring's header has it
 
   // What was appended up to a position and when; so updates are counted when they are durable.
   struct Mark {
@@ -106,17 +107,24 @@ std::size_t JournalSink::do_work(std::uint64_t now_ns) noexcept {
 
 // The journal may have more of a ring than the ring's head says: a publishd that died in between.
 void JournalSink::begin(Ring& r) {
+  const std::uint64_t identity = journal_.identity();
+  const bool other = r.source->log_identity() != 0 && r.source->log_identity() != identity;
   r.store = journal_.open(r.source->writer_id(), r.source->shard(), r.created_ns);
   if (raw(r.store->end()) == 0 && r.store->appended() == r.store->end())
     r.store->restart(r.source->head(), r.source->floor_stream_sequence(),
                      r.source->floor_stream_created_ns());
-  if (r.store->appended() < r.source->head() && log_ != nullptr) {
+  const bool gap = r.store->appended() < r.source->head();
+  if (gap && log_ != nullptr) {
     log_->warn(
         "{}: the journal ends at position {}, the ring begins at {}: what lay between went to another sink, "
-        "or "
-        "is lost",
+        "or is lost",
         r.name, raw(r.store->appended()), raw(r.source->head()));
   }
+  // This journal lacks what its readers need to fold to the tables.
+  if (other || gap) r.source->request_dump();
+  if (r.source->log_identity() != identity) r.source->set_log_mark(0, identity);
+  // The ring may lag behind the journal, never the other way round but for a gap.
+  r.source->set_published(r.source->head());
 }
 
 std::size_t JournalSink::read(Ring& r) {
@@ -181,6 +189,7 @@ bool JournalSink::load_record(Ring& r) {
 
 // What is durable leaves the ring and is counted.
 void JournalSink::settle(Ring& r) {
+  const std::uint64_t order = r.store->durable_order();  // before the end
   const RingPosition end = r.store->end();
   while (r.mark_count > 0 && r.marks[r.mark_first].end <= end) {
     const Ring::Mark& m = r.marks[r.mark_first];
@@ -193,6 +202,11 @@ void JournalSink::settle(Ring& r) {
     r.source->set_journal_end(to);
     r.source->release(to);
     r.head = to;
+    r.source->set_published(to);
+  }
+  if (r.head >= end && order != r.log_order) {
+    r.log_order = order;
+    r.source->set_log_mark(order, journal_.identity());
   }
 }
 

@@ -48,6 +48,10 @@ class JournalStore final : public SpillStore {
   [[nodiscard]] RingPosition end() const override {
     return RingPosition{w_->end.load(std::memory_order_acquire)};
   }
+  // Pairs with the release in Impl::sync, which comes after that of the end.
+  [[nodiscard]] std::uint64_t durable_order() const override {
+    return w_->durable_order.load(std::memory_order_acquire);
+  }
   [[nodiscard]] RingPosition appended() const override { return std::max(w_->append_position, end()); }
 
   void restart(RingPosition at, std::uint64_t floor_stream_sequence,
@@ -298,6 +302,10 @@ std::vector<Journal::Orphan> Journal::orphans(const std::vector<WriterId>& rings
   }
   std::sort(out.begin(), out.end(), [](const Orphan& a, const Orphan& b) { return a.order < b.order; });
   return out;
+}
+
+std::uint64_t Journal::identity() const {
+  return impl_->identity.load(std::memory_order_acquire);
 }
 
 ErrorCode Journal::trouble() const {

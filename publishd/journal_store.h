@@ -74,6 +74,9 @@ class Journal {
   // Only when ready(). `rings`: those that are there; their writers are no orphans.
   [[nodiscard]] std::vector<Orphan> orphans(const std::vector<WriterId>& rings) const;
 
+  // Names this journal as a log: when it was made (ns, wall clock). 0 until ready(), and where there is none.
+  [[nodiscard]] std::uint64_t identity() const;
+
   // JournalFull, JournalFailed, JournalCorrupt (something was set aside) or None, for the operator.
   [[nodiscard]] ErrorCode trouble() const;
   // The directory of the journal, for texts.

@@ -215,6 +215,7 @@ bool Journal::Impl::sync(JournalWriter& w) {
   w.written.store(w.write_offset, std::memory_order_release);
   // Pairs with the acquire in JournalStore::end(): everything below is on the disk.
   w.end.store(raw(w.write_end), std::memory_order_release);
+  w.durable_order.store(w.write_order, std::memory_order_release);
   return true;
 }
 

@@ -27,6 +27,15 @@ class RecordSource {
   // Up to there records may be in the journal alone (RingReaderLine); 0: none. Nothing where there is no
   // ring.
   virtual void set_journal_end(RingPosition position) { static_cast<void>(position); }
+  // What of it consumers have (RingReaderLine: published, log_sequence, log_identity, dump_request). Nothing
+  // where there is no ring.
+  virtual void set_published(RingPosition position) { static_cast<void>(position); }
+  virtual void set_log_mark(std::uint64_t sequence, std::uint64_t identity) {
+    static_cast<void>(sequence);
+    static_cast<void>(identity);
+  }
+  [[nodiscard]] virtual std::uint64_t log_identity() const { return 0; }
+  virtual void request_dump() {}
   [[nodiscard]] virtual const WriterId& writer_id() const = 0;
   [[nodiscard]] virtual ShardId shard() const = 0;
   [[nodiscard]] virtual std::uint64_t capacity_bytes() const = 0;

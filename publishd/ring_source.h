@@ -26,6 +26,12 @@ class RingSource final : public RecordSource {
     return reader_.floor_stream_created_ns();
   }
   void set_journal_end(RingPosition position) override { reader_.set_journal_end(position); }
+  void set_published(RingPosition position) override { reader_.set_published(position); }
+  void set_log_mark(std::uint64_t sequence, std::uint64_t identity) override {
+    reader_.set_log_mark(sequence, identity);
+  }
+  [[nodiscard]] std::uint64_t log_identity() const override { return reader_.log_identity(); }
+  void request_dump() override { reader_.request_dump(); }
   [[nodiscard]] const WriterId& writer_id() const override { return reader_.writer_id(); }
   [[nodiscard]] ShardId shard() const override { return ShardId{reader_.shard()}; }
   [[nodiscard]] std::uint64_t capacity_bytes() const override { return reader_.capacity_bytes(); }

@@ -91,6 +91,22 @@ std::uint64_t SpillSource::floor_stream_created_ns() const {
   return ring_ == nullptr || !store_empty() ? store_->floor_created_ns() : ring_->floor_stream_created_ns();
 }
 
+void SpillSource::set_published(RingPosition position) {
+  if (ring_ != nullptr) ring_->set_published(position);
+}
+
+void SpillSource::set_log_mark(std::uint64_t sequence, std::uint64_t identity) {
+  if (ring_ != nullptr) ring_->set_log_mark(sequence, identity);
+}
+
+std::uint64_t SpillSource::log_identity() const {
+  return ring_ == nullptr ? 0 : ring_->log_identity();
+}
+
+void SpillSource::request_dump() {
+  if (ring_ != nullptr) ring_->request_dump();
+}
+
 std::uint64_t SpillSource::capacity_bytes() const {
   return ring_ == nullptr ? 0 : ring_->capacity_bytes();
 }

@@ -33,6 +33,10 @@ class SpillSource final : public RecordSource {
   void set_floor(std::uint64_t stream_sequence, std::uint64_t stream_created_ns) override;
   [[nodiscard]] std::uint64_t floor_stream_sequence() const override;
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const override;
+  void set_published(RingPosition position) override;
+  void set_log_mark(std::uint64_t sequence, std::uint64_t identity) override;
+  [[nodiscard]] std::uint64_t log_identity() const override;
+  void request_dump() override;
   [[nodiscard]] const WriterId& writer_id() const override { return writer_; }
   [[nodiscard]] ShardId shard() const override { return shard_; }
   [[nodiscard]] std::uint64_t capacity_bytes() const override;

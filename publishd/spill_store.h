@@ -20,6 +20,9 @@ class SpillStore {
   // Everything before begin() is published and acked; records in [begin, end) are durable. Equal: empty.
   [[nodiscard]] virtual RingPosition begin() const = 0;
   [[nodiscard]] virtual RingPosition end() const = 0;
+  // Frames of this ring that are numbered up to here (journal::FrameHeader::order) lie below end(), which is
+  // to be read after this. 0: none.
+  [[nodiscard]] virtual std::uint64_t durable_order() const { return 0; }
   // Where the next record to be appended may begin at the earliest: end() and what is on its way to the disk.
   [[nodiscard]] virtual RingPosition appended() const = 0;
 

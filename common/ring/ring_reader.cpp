@@ -161,6 +161,35 @@ RingPosition RingReader::journal_end() const {
   return RingPosition{header_->reader.journal_end.load(std::memory_order_acquire)};
 }
 
+void RingReader::set_published(RingPosition position) {
+  // Pairs with the acquire of whoever restores from the log (RingWriter::in_log, RingProbe).
+  header_->reader.published.store(raw(position), std::memory_order_release);
+}
+RingPosition RingReader::published() const {
+  return RingPosition{header_->reader.published.load(std::memory_order_acquire)};
+}
+
+void RingReader::set_log_mark(std::uint64_t sequence, std::uint64_t identity) {
+  shm::RingReaderLine& line = header_->reader;
+  if (line.log_identity.load(std::memory_order_relaxed) != identity) {
+    // Whoever reads the name of the new log sees no mark of the old one behind it.
+    line.log_sequence.store(0, std::memory_order_release);
+    line.log_identity.store(identity, std::memory_order_release);
+  }
+  line.log_sequence.store(sequence, std::memory_order_release);  // pairs with RingWriter::log_mark
+}
+std::uint64_t RingReader::log_sequence() const {
+  return header_->reader.log_sequence.load(std::memory_order_acquire);
+}
+std::uint64_t RingReader::log_identity() const {
+  return header_->reader.log_identity.load(std::memory_order_acquire);
+}
+
+void RingReader::request_dump() {
+  std::atomic<std::uint64_t>& request = header_->reader.dump_request;  // ours to write
+  request.store(request.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
 void RingReader::arm() {
   shm::RingDoorbell& bell = header_->reader_doorbell;
   // Taken before the second look at the ring: a bell that rings in between makes the wait return at once.

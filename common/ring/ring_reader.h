@@ -52,6 +52,15 @@ class RingReader {
   // See RingReaderLine: stored before head.
   void set_journal_end(RingPosition position);
   [[nodiscard]] RingPosition journal_end() const;
+  // See RingReaderLine: everything below `position` is in the log. Before the mark that is about it.
+  void set_published(RingPosition position);
+  [[nodiscard]] RingPosition published() const;
+  // `identity` names the log; a mark of one log is never seen with the name of another.
+  void set_log_mark(std::uint64_t sequence, std::uint64_t identity);
+  [[nodiscard]] std::uint64_t log_sequence() const;
+  [[nodiscard]] std::uint64_t log_identity() const;
+  // The log lacks what it had of this ring: the writer is to tell its tables anew.
+  void request_dump();
 
   // Sleeping on several rings at once: arm() each, look at each once more with next(), and if all are empty
   // wait on all doorbells (futex_wait_any in common/ring/futex.h) for another value than doorbell_value(),

@@ -165,9 +165,11 @@ RingPosition RingWriter::durable() const {
 }
 
 RingWriter::LogMark RingWriter::log_mark() const {
+  // Pairs with RingReader::set_log_mark. The log changes seldom; if it does just now, the old one is named,
+  // which nothing will be read of any more.
   LogMark mark;
-  mark.sequence = header_->reader.log_sequence.load(std::memory_order_acquire);
   mark.identity = header_->reader.log_identity.load(std::memory_order_acquire);
+  mark.sequence = header_->reader.log_sequence.load(std::memory_order_acquire);
   return mark;
 }
 

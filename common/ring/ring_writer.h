@@ -67,8 +67,8 @@ class RingWriter {
 
   // Everything below is durable: in the log or in the publisher's journal.
   [[nodiscard]] RingPosition durable() const;
-  // What consumers have of this ring, see RingReaderLine. `sequence` is read before `identity`: a mark of two
-  // logs is never too high for either.
+  // What consumers have of this ring, see RingReaderLine. Should the log change just now, the mark bears the
+  // name of the old one.
   struct LogMark {
     std::uint64_t sequence = 0;
     std::uint64_t identity = 0;

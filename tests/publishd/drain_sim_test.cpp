@@ -146,6 +146,10 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
       world.step();
       for (const auto& d : disks) d->step(random, life);
       if (stop_after > 0 && round == stop_after) drain.stop(now);
+      if (random.below(2000) == 0 &&
+          (out.wrong =
+               check_log_marks(world.stream, rings, faults.stale == 0 ? &drain.log_end() : nullptr)) != "")
+        return out;
       const auto done = [&] {
         for (std::size_t i = 0; i < rings.size(); ++i) {
           const DiskMemory& d = *disks[i];
@@ -158,6 +162,7 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
         break;
     }
     broker.die();
+    if ((out.wrong = check_log_marks(world.stream, rings, nullptr)) != "") return out;
     out.sessions += drain.metric(PublishMetric::Recoveries);
     out.already_stored += drain.metric(PublishMetric::UpdatesAlreadyStored);
     out.messages += broker.sent;
@@ -194,6 +199,9 @@ Outcome run_history(std::uint64_t seed, Options options = {}) {
       if (!r->gone && r->floor != shm::kNoFloor && r->floor_created == world.stream.created &&
           r->floor > world.stream.last())
         out.wrong = "floor above the stream";
+      if (!r->gone && r->floor_created == world.stream.created &&
+          r->log_identity / 1'000'000 != world.stream.created / 1'000'000)
+        out.wrong = "mark of another log";
     }
   }
   return out;

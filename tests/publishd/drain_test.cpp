@@ -512,8 +512,37 @@ TEST_F(DrainTest, StreamCreatedAnewGetsWhatTheRingStillHolds) {
   ASSERT_FALSE(world_.stream.messages.empty());
   EXPECT_EQ(world_.stream.messages.front().first, acked);
   EXPECT_EQ(drain_->metric(PublishMetric::StreamEpochs), 1U);
+  EXPECT_EQ(r.dumps, 1U);
+  EXPECT_EQ(r.log_identity, 2000U);
+  EXPECT_EQ(r.published, r.tail);
+  settle();
+  EXPECT_EQ(r.dumps, 1U) << "once";
   ASSERT_EQ(world_.events.messages.size(), 1U);
   EXPECT_EQ(world_.events.messages[0].subject, "p.events.collector.0.stream_epoch");
+}
+
+TEST_F(DrainTest, StreamThatHasGoneBackIsAnotherLog) {
+  RingMemory& r = ring();
+  make();
+  r.write(0, 5);
+  settle();
+  r.write(0, 5);
+  settle();
+  ASSERT_EQ(world_.stream.last(), 2U);
+  EXPECT_EQ(r.log_identity, world_.stream.created);
+  EXPECT_EQ(r.log_sequence, 2U);
+  EXPECT_EQ(drain_->log_end().identity.load(), world_.stream.created);
+  EXPECT_EQ(drain_->log_end().sequence.load(), 2U);
+  broker_.die();
+  world_.stream.messages.pop_back();
+  world_.stream.last_id.clear();
+  // The broker of the simulator waits for a leader to catch up for ever; the real one for ten seconds.
+  broker_.patient = false;
+  settle();
+  EXPECT_EQ(r.log_identity, world_.stream.created + 1) << "marks of before are not about it";
+  EXPECT_EQ(r.log_sequence, 1U);
+  EXPECT_EQ(r.dumps, 1U);
+  EXPECT_EQ(drain_->log_end().identity.load(), world_.stream.created + 1);
 }
 
 TEST_F(DrainTest, DuplicateOfWhatIsNotStoredIsNoWedge) {

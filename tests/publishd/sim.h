@@ -58,6 +58,7 @@ struct RingMemory {
   std::vector<Record> records;
   std::uint64_t head = 0, tail = 0;
   std::uint64_t floor = shm::kNoFloor, floor_created = 0;
+  std::uint64_t published = 0, log_sequence = 0, log_identity = 0, dumps = 0;
   std::uint64_t next_sequence = 1;
   std::vector<std::string> subject_of{""};  // by sequence
   // By sequence: the router, and how many barriers for it stand before.
@@ -190,6 +191,22 @@ class SimSource final : public RecordSource {
   }
   [[nodiscard]] std::uint64_t floor_stream_sequence() const override { return m_.floor; }
   [[nodiscard]] std::uint64_t floor_stream_created_ns() const override { return m_.floor_created; }
+  void set_published(RingPosition p) override {
+    if (life_.effect()) m_.published = raw(p);
+  }
+  void set_log_mark(std::uint64_t sequence, std::uint64_t identity) override {
+    if (m_.log_identity != identity) {
+      if (!life_.effect()) return;
+      m_.log_sequence = 0;
+      if (!life_.effect()) return;
+      m_.log_identity = identity;
+    }
+    if (life_.effect()) m_.log_sequence = sequence;
+  }
+  [[nodiscard]] std::uint64_t log_identity() const override { return m_.log_identity; }
+  void request_dump() override {
+    if (life_.effect()) ++m_.dumps;
+  }
   [[nodiscard]] const WriterId& writer_id() const override { return m_.writer; }
   [[nodiscard]] ShardId shard() const override { return ShardId{m_.shard}; }
   [[nodiscard]] std::uint64_t capacity_bytes() const override { return capacity; }
@@ -367,7 +384,7 @@ struct Stream {
   void create_anew() {
     wipe();
     first = 1;
-    ++created;
+    created += 1'000'000;  // created that much later
     ids.clear();
     last_id.clear();
   }
@@ -546,7 +563,7 @@ class SimBroker final : public Broker {
     if (!tail) return std::nullopt;
     // As the real one: a new leader is waited for.
     for (const Floor& f : request_.floors) {
-      if (f.stream_created_ns == tail->created_ns && f.stream_sequence > tail->last_sequence)
+      if (patient && f.stream_created_ns == tail->created_ns && f.stream_sequence > tail->last_sequence)
         return std::nullopt;
     }
     in_session_ = true;
@@ -602,6 +619,7 @@ class SimBroker final : public Broker {
   std::uint64_t sent = 0;
   std::size_t max_message_bytes = 1 << 20;
   bool replicated = false;
+  bool patient = true;  // a stream's end below what was acked is asked for again
 
  private:
   // Between any two requests the world goes on: late messages arrive while the tail is read.
@@ -716,6 +734,45 @@ inline std::string check(const Stream& stream, const std::vector<std::unique_ptr
     for (std::uint64_t s = 1; s < r->next_sequence; ++s) {
       if (s < r->lost_from && seen[r->writer][s] == 0 && !stream.wiped.contains({r->writer, s}))
         return "missing: " + std::to_string(s) + " on " + r->subject_of[s];
+    }
+  }
+  return {};
+}
+
+// What the rings' headers say of the log, at any instant: what is below `published` is there, and what is
+// there at or below `log_sequence` is below `published`. `end`: of LogEnd, if the drain lives.
+inline std::string check_log_marks(const Stream& stream,
+                                   const std::vector<std::unique_ptr<RingMemory>>& rings, const LogEnd* end) {
+  std::map<std::pair<WriterId, std::uint64_t>, std::uint64_t> stored_at;
+  for (std::size_t i = 0; i < stream.messages.size(); ++i) {
+    const Message& m = stream.messages[i];
+    const auto r =
+        std::find_if(rings.begin(), rings.end(), [&](const auto& x) { return x->writer == m.writer; });
+    for (std::uint64_t s = m.first; s <= m.last; ++s) {
+      if ((*r)->subject_of[s] == m.subject) stored_at[{m.writer, s}] = stream.first + i;
+    }
+  }
+  for (const auto& r : rings) {
+    // Of another stream: nobody reads it by these marks. Of this one until it went back: until adopted anew.
+    const bool ours = r->log_identity >= stream.created && r->log_identity < stream.created + 1000;
+    if (r->gone || !ours || r->log_sequence > stream.last()) continue;
+    const bool now = end != nullptr && end->identity.load() == r->log_identity;
+    for (const RingMemory::Record& record : r->records) {
+      const auto next = std::upper_bound(r->records.begin(), r->records.end(), record.begin,
+                                         [](std::uint64_t at, const auto& x) { return at < x.begin; });
+      const std::uint64_t last = (next == r->records.end() ? r->next_sequence : next->first) - 1;
+      for (std::uint64_t s = record.first; s <= last; ++s) {
+        const auto it = stored_at.find({r->writer, s});
+        const std::string at = std::to_string(s) + " of ring " + std::to_string(r->shard);
+        const bool wiped = stream.wiped.contains({r->writer, s});
+        if (record.end <= r->published) {
+          if (it == stored_at.end() && !wiped) return "counted as published, and is not: " + at;
+          if (it != stored_at.end() && now && it->second > end->sequence.load())
+            return "published behind the end that is told: " + at;
+        } else if (it != stored_at.end() && !wiped && it->second <= r->log_sequence) {
+          return "at or below the mark, but not below what is published: " + at;
+        }
+      }
     }
   }
   return {};
