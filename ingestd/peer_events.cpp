@@ -13,8 +13,16 @@ void Shard::Impl::set_up(Peer& peer, bool up) {
   peers.touch(*peer.router);
 }
 
-void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message) {
+Shard::Applied Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header,
+                                    wire::Bytes message) {
   Peer* peer = peers.find(session, header);
+  std::size_t tables = 0;
+  if (peer != nullptr) {
+    for (const auto& view : peer->views) {
+      if (view) view->each_table([&tables](const RibTable&) { ++tables; });
+    }
+  }
+  if (!life_cycle.room_for(message, tables)) return Applied::NoRoom;
   if (peer == nullptr) {
     // Its row shows the peer while there are no routes.
     const PeerView* view = peers.view(session, header);
@@ -22,7 +30,7 @@ void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, w
       context.stats.add(IngestMetric::OverLimit);
       fault(session, nullptr, ErrorCode::SessionLimit, static_cast<std::uint8_t>(wire::BmpType::PeerUp), 6,
             "no row for another peer; its messages are skipped");
-      return;
+      return Applied::Done;
     }
     peer = &view->peer;
   }
@@ -50,10 +58,12 @@ void Shard::Impl::peer_up(Session& session, const wire::PerPeerHeader& header, w
                      header.address.to_string(), header.asn);
   }
   set_up(*peer, true);
+  life_cycle.peer_up(session, header, up, message);
   for (const auto& view : peer->views) {
     // What another session tells is that session's: it gets its own Peer Up.
     if (view && (view->owner == nullptr || view->owner == &session)) view_up(session, *view, header);
   }
+  return Applied::Done;
 }
 
 void Shard::Impl::view_up(Session& session, PeerView& view, const wire::PerPeerHeader& header) {
@@ -106,20 +116,24 @@ bool Shard::Impl::adopt_identity(PeerView& view, const wire::PerPeerHeader& head
   view.identity_changes = true;
   view.next_asn = header.asn;
   view.next_bgp_id = header.bgp_id;
-  view.each_table([this](RibTable& table) { sweep.request_all(table, Reason::ResyncMissing); });
+  view.each_table(
+      [this](RibTable& table) { sweep.request_all(table, Reason::ResyncMissing, SyncCause::AsChanged); });
   return true;
 }
 
-void Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message) {
+Shard::Applied Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header,
+                                      wire::Bytes message) {
+  if (!life_cycle.room_for(message)) return Applied::NoRoom;
   Peer* peer = peers.find(session, header);
-  // FRR sends one at connect for each neighbour that is not up.
-  if (peer == nullptr) return;
   wire::PeerDown down;
   const ErrorCode error = wire::parse_peer_down(message, down);
   if (error != ErrorCode::None) {
     malformed(session, peer, nullptr, error, static_cast<std::uint8_t>(wire::BmpType::PeerDown),
               message.size());
   }
+  life_cycle.peer_down(session, header, down, peer == nullptr || session.serial >= peer->up_session, message);
+  // FRR sends one at connect for each neighbour that is not up.
+  if (peer == nullptr) return Applied::Done;
   if (peer->up && session.serial >= peer->up_session) {  // else late news of an older session
     context.log.info("router {}: peer {} AS {} down, reason {}", peer->router->address.to_string(),
                      header.address.to_string(), header.asn, down.reason);
@@ -132,9 +146,12 @@ void Shard::Impl::peer_down(Session& session, const wire::PerPeerHeader& header,
     view->down_reason = down.reason;
     view->changed_realtime_ns = context.realtime_ns;
     resync.found(*view);
-    view->each_table([this](RibTable& table) { sweep.request_all(table, Reason::PeerDown); });
+    view->each_table(
+        [this](RibTable& table) { sweep.request_all(table, Reason::PeerDown, SyncCause::PeerDown); });
+    resync.ended();
     peers.touch(*view);
   }
+  return Applied::Done;
 }
 
 bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHeader& header) {
@@ -142,14 +159,14 @@ bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHea
     if (view.claimed_serial > session.serial) {
       context.stats.add(IngestMetric::MessagesSuperseded);
       if (view.owner != nullptr) {
-        supersede(session, view);
+        supersede(session, *view.owner, view);
       } else {
         ask_to_close(session);
       }
       return false;
     }
     const bool taken_over = view.owned_before;
-    if (view.owner != nullptr) supersede(*view.owner, view);
+    if (view.owner != nullptr) supersede(*view.owner, session, view);
     std::erase(view.superseded, &session);
     if (view.peer.up_session == session.serial) adopt_addpath(view);
     view.owner = &session;
@@ -166,10 +183,10 @@ bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHea
   return true;
 }
 
-void Shard::Impl::supersede(Session& session, PeerView& view) {
-  if (std::ranges::find(view.superseded, &session) == view.superseded.end()) {
-    view.superseded.push_back(&session);
-  }
+void Shard::Impl::supersede(Session& session, const Session& newer, PeerView& view) {
+  if (std::ranges::find(view.superseded, &session) != view.superseded.end()) return;
+  view.superseded.push_back(&session);
+  life_cycle.superseded(session, newer, view);
 }
 
 void Shard::Impl::ask_to_close(Session& session) {

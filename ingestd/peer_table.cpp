@@ -104,7 +104,7 @@ void PeerTable::remove(Router& router) {
   std::erase(dirty_routers_, &router);
   context_.stats.update_router(router.row, [](shm::RouterRow& row) { row.in_use = 0; });
   router_rows_[router.row] = nullptr;
-  routers_.erase(IpAddress(router.address));
+  routers_.erase(RouterKey{router.address, router.name});
 }
 
 void PeerTable::remove(PeerView& view) {
@@ -125,17 +125,18 @@ void PeerTable::remove(PeerView& view) {
   peers_.erase(PeerKey(peer.key));
 }
 
-Router* PeerTable::router(const IpAddress& address) {
-  const auto found = routers_.find(address);
+Router* PeerTable::router(const IpAddress& address, std::string_view name) {
+  RouterKey key{address, std::string(name)};
+  const auto found = routers_.find(key);
   if (found != routers_.end()) return found->second.get();
   const std::uint32_t row = take_router_row();
   if (row == router_rows_.size()) return nullptr;
-  auto& router = routers_[address];
-  router = std::make_unique<Router>();
+  auto router = std::make_unique<Router>();
   router->address = address;
+  router->name = key.name;
   router->row = row;
   router_rows_[row] = router.get();
-  return router.get();
+  return routers_.emplace(std::move(key), std::move(router)).first->second.get();
 }
 
 Session& PeerTable::open_session(const IpAddress& source, std::uint16_t port, SessionId& id) {

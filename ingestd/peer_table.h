@@ -39,16 +39,30 @@ constexpr std::size_t table_index(Family f) {
   return (f.afi == 2 ? 2U : 0U) + (f.safi == 2 ? 1U : 0U);
 }
 
+// Why a re-sync is over, or why a table is swept without one.
+enum class SyncCause : std::uint8_t {
+  EndOfRib,
+  Timeout,
+  PeerDown,
+  SessionLost,
+  GraceExpired,
+  AsChanged,
+  Operator,
+};
+
 // A walk that withdraws all routes of a table that are older than a moment. `waiting` follows when `running`
-// is done.
+// is done. At its end stands an event, also where nothing was to withdraw.
 struct SweepJob {
   bool active = false;
   std::uint16_t moment = 0;  // see Generations
   Reason reason = Reason::None;
+  SyncCause cause = SyncCause::Timeout;
+  std::uint64_t since_realtime_ns = 0;  // begin of the re-sync that it ends; 0: there was none
 };
 struct SweepState {
   SweepJob running, waiting;
   WalkCursor cursor;
+  std::uint64_t withdrawn = 0;  // by `running`
 };
 
 // Between a Peer Up (or the like) and the moment at which what was not announced again is known to be gone.
@@ -56,8 +70,9 @@ struct ResyncState {
   bool active = false;
   bool listed = false;  // among the timers
   std::uint64_t deadline_ns = 0;
-  std::uint64_t end_of_rib_ns = 0;  // 0: none yet
-  std::uint64_t news_ns = 0;        // last NLRI of this table
+  std::uint64_t end_of_rib_ns = 0;      // 0: none yet
+  std::uint64_t news_ns = 0;            // last NLRI of this table
+  std::uint64_t since_realtime_ns = 0;  // when it began, until a sweep takes that over; 0: none is open
 };
 
 // The routes of one (peer, view, family), and what curation must know beside them.
@@ -96,10 +111,13 @@ struct Session {
   bool must_close = false;  // its feed has a hole: what it says is ignored until the router connects anew
   SessionId id{};
   std::uint16_t port = 0;
-  std::uint64_t serial = 0;      // order of opening; 0: never used
-  std::uint64_t resumed_ns = 0;  // when it last stopped waiting for room
-  Router* router = nullptr;      // null: over the limit, everything is skipped
-  Peer* last_peer = nullptr;     // most messages are about the same peer as the one before
+  std::uint64_t serial = 0;  // order of opening; 0: never used
+  std::uint64_t opened_realtime_ns = 0;
+  std::uint64_t messages = 0, bytes = 0;
+  ErrorCode end_error = ErrorCode::None;  // why it is about to be closed
+  std::uint64_t resumed_ns = 0;           // when it last stopped waiting for room
+  Router* router = nullptr;               // null: over the limit, everything is skipped
+  Peer* last_peer = nullptr;              // most messages are about the same peer as the one before
   Progress progress;
 
   [[nodiscard]] bool waiting() const { return throttled || progress.active; }
@@ -119,9 +137,18 @@ struct DropEpisode {
   [[nodiscard]] bool has_news() const { return new_announcements + new_withdraws > 0; }
 };
 
-// A router is known by its address. Row of the stats page and router_id of records: `row`.
+// A router is known by its address, and by its configured name where it has one: several routers may stand
+// behind one address.
+struct RouterKey {
+  IpAddress address;
+  std::string name;  // of [[router]]; empty: none
+  friend auto operator<=>(const RouterKey&, const RouterKey&) = default;
+};
+
+// Row of the stats page and router_id of records: `row`.
 struct Router {
   IpAddress address;
+  std::string name;  // routerId of what is published; empty: the address is the name
   std::uint32_t row = 0;
   shm::RouterState state = shm::RouterState::Connected;
   std::uint16_t port = 0;  // of the newest session
@@ -215,7 +242,7 @@ class PeerTable {
   explicit PeerTable(ShardContext& context);
 
   // The router's entry, made if needed. Null: there are as many routers as rows, and none can be given up.
-  Router* router(const IpAddress& address);
+  Router* router(const IpAddress& address, std::string_view name = {});
   Session& open_session(const IpAddress& source, std::uint16_t port, SessionId& id);
   [[nodiscard]] Session& session(SessionId id) { return sessions_.at(static_cast<std::size_t>(id)); }
   // Only when nothing points to it any more.
@@ -263,7 +290,7 @@ class PeerTable {
   std::vector<std::uint32_t> free_sessions_;
   std::uint64_t next_serial_ = 1;
   std::uint32_t open_sessions_ = 0;
-  std::map<IpAddress, std::unique_ptr<Router>> routers_;
+  std::map<RouterKey, std::unique_ptr<Router>> routers_;
   std::unordered_map<PeerKey, std::unique_ptr<Peer>, KeyHash> peers_;
   std::vector<Router*> router_rows_;  // by row, null: free
   std::vector<PeerView*> view_rows_;

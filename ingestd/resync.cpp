@@ -26,10 +26,6 @@ void Resync::begin(PeerView& view) {
 
 void Resync::begin(RibTable& table) {
   ResyncState& resync = table.resync;
-  if (table.routes.size() == 0) {
-    resync.active = false;
-    return;
-  }
   // Without a free generation (see Generations) what was announced since the last re-sync counts as announced
   // in this one.
   (void)table.generations.bump(table.routes.size());
@@ -39,7 +35,9 @@ void Resync::begin(RibTable& table) {
                        .listed = true,
                        .deadline_ns = context_.now_ns + timeout + jitter_ns(*table.view.peer.router, timeout),
                        .end_of_rib_ns = 0,
-                       .news_ns = context_.now_ns};
+                       .news_ns = context_.now_ns,
+                       .since_realtime_ns = context_.realtime_ns};
+  life_cycle_.sync_start(table);
   next_due_ns_ = std::min(next_due_ns_, due(table));
 }
 
@@ -50,10 +48,15 @@ void Resync::end_of_rib(RibTable& table) {
 }
 
 void Resync::lost(PeerView& view) {
-  view.each_table([](RibTable& table) { table.resync.active = false; });
+  view.each_table([](RibTable& table) {
+    table.resync.active = false;
+    table.resync.since_realtime_ns = 0;  // the end of the session is its end
+  });
+  ended();
   if (view.routes == 0) return;
   if (context_.grace_ns == 0) {
-    view.each_table([this](RibTable& table) { sweep_.request_all(table, Reason::SessionLost); });
+    view.each_table(
+        [this](RibTable& table) { sweep_.request_all(table, Reason::SessionLost, SyncCause::SessionLost); });
     return;
   }
   view.grace_active = true;
@@ -94,7 +97,8 @@ std::uint64_t Resync::run() {
           return false;
         }
         table->resync.active = false;
-        sweep_.request(*table, Reason::ResyncMissing);
+        sweep_.request(*table, Reason::ResyncMissing,
+                       table->resync.end_of_rib_ns != 0 ? SyncCause::EndOfRib : SyncCause::Timeout);
       }
       table->resync.listed = false;
       return true;
@@ -107,7 +111,9 @@ std::uint64_t Resync::run() {
           return false;
         }
         view->grace_active = false;
-        view->each_table([this](RibTable& table) { sweep_.request_all(table, Reason::GraceExpired); });
+        view->each_table([this](RibTable& table) {
+          sweep_.request_all(table, Reason::GraceExpired, SyncCause::GraceExpired);
+        });
       }
       view->grace_listed = false;
       return true;

@@ -13,9 +13,11 @@ namespace arancini::ingestd {
 
 class Resync {
  public:
-  Resync(ShardContext& context, RibSweep& sweep) : context_(context), sweep_(sweep) {}
+  Resync(ShardContext& context, RibSweep& sweep, LifeCycle& life_cycle)
+      : context_(context), sweep_(sweep), life_cycle_(life_cycle) {}
 
-  // The routes that are told for the view are expected to be announced again from now on.
+  // The routes that are told for the view are expected to be announced again from now on; so are those of a
+  // table that is new. Says so: LifeCycle::room_for() for each table comes first.
   void begin(PeerView& view);
   void begin(RibTable& table);
   // Something about this table arrived.
@@ -27,6 +29,8 @@ class Resync {
   void lost(PeerView& view);
   // Somebody tells it again.
   void found(PeerView& view) { view.grace_active = false; }
+  // Re-syncs were ended from outside: their timers are forgotten with the next run().
+  void ended() { next_due_ns_ = 0; }
   // A session reads again: what it has in store is heard before anything is taken as missing.
   void resumed() { next_due_ns_ = 0; }
 
@@ -40,6 +44,7 @@ class Resync {
 
   ShardContext& context_;
   RibSweep& sweep_;
+  LifeCycle& life_cycle_;
   std::vector<RibTable*> resyncs_;  // in order of their begin; inactive ones are taken out by run()
   std::vector<PeerView*> graces_;
   std::uint64_t next_due_ns_ = kNever;  // nothing is due before

@@ -1,34 +1,40 @@
 #include "ingestd/rib_sweep.h"
 
+#include <utility>
+
 #include "common/metrics/metric_list.h"
 #include "ingestd/batch_meta.h"
 #include "ingestd/event_encode.h"
 
 namespace arancini::ingestd {
 
-void RibSweep::request(RibTable& table, Reason reason) {
+void RibSweep::request(RibTable& table, Reason reason, SyncCause cause) {
   const Generations& generations = table.generations;
-  if (generations.old_routes() == 0) return;
+  const std::uint64_t since = std::exchange(table.resync.since_realtime_ns, 0);
+  if (generations.old_routes() == 0 && since == 0) return;
   SweepState& sweep = table.sweep;
-  const SweepJob job{true, generations.current(), reason};
+  const SweepJob job{true, generations.current(), reason, cause, since};
   if (!sweep.running.active) {
     sweep.running = job;
     sweep.cursor = WalkCursor{};
+    sweep.withdrawn = 0;
     running_.push_back(&table);
     context_.stats.set(IngestMetric::SweepsRunning, running_.size());
-  } else if (sweep.running.moment != job.moment) {
+  } else if (sweep.running.moment != job.moment || sweep.running.since_realtime_ns != 0) {
     sweep.waiting = job;
-  }  // else the running one withdraws exactly the same routes
+  } else {
+    sweep.running.since_realtime_ns = since;  // it withdraws exactly the same routes
+  }
 }
 
-void RibSweep::request_all(RibTable& table, Reason reason) {
+void RibSweep::request_all(RibTable& table, Reason reason, SyncCause cause) {
   if (!table.generations.bump(table.routes.size())) {
     context_.log.error(
         "peer {}: too many re-syncs while a sweep waits for room in the ring; a withdrawal is delayed",
         table.view.peer.key.address.to_string());
   }
   table.resync.active = false;
-  request(table, reason);
+  request(table, reason, cause);
 }
 
 void RibSweep::ended(RibTable& table) {
@@ -116,6 +122,7 @@ bool RibSweep::withdraw_slice(RibTable& table) {
     context_.stats.add(IngestMetric::UpdatesWithdrawn, withdrawn);
     context_.stats.add(IngestMetric::UpdatesSynthetic, withdrawn);
     context_.stats.add(IngestMetric::RingRecords);
+    sweep.withdrawn += withdrawn;
     router.published += withdrawn;
     view.published += withdrawn;
     view.synthetic += withdrawn;
@@ -139,13 +146,14 @@ RibSweep::Step RibSweep::step(RibTable& table) {
     if (!sweep.cursor.done && generations.old_routes() > 0) return Step::More;
   }
 
+  if (!life_cycle_.room_for_small(1)) return Step::NoRoom;
+  life_cycle_.sync_end(table, sweep.running, sweep.withdrawn);
   generations.swept(sweep.running.moment);
   sweep.running = sweep.waiting;
   sweep.waiting = SweepJob{};
   sweep.cursor = WalkCursor{};
-  if (sweep.running.active && generations.old_routes() > 0) return Step::More;
-  sweep.running = SweepJob{};
-  return Step::Done;
+  sweep.withdrawn = 0;
+  return sweep.running.active ? Step::More : Step::Done;
 }
 
 }  // namespace arancini::ingestd

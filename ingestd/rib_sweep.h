@@ -5,6 +5,7 @@
 
 #include "common/base/types.h"
 #include "ingestd/drop_report.h"
+#include "ingestd/life_cycle.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/shard_context.h"
 #include "ingestd/untold.h"
@@ -16,14 +17,20 @@ namespace arancini::ingestd {
 
 class RibSweep {
  public:
-  RibSweep(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report)
-      : context_(context), peers_(peers), untold_(untold), drop_report_(drop_report) {}
+  RibSweep(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report,
+           LifeCycle& life_cycle)
+      : context_(context),
+        peers_(peers),
+        untold_(untold),
+        drop_report_(drop_report),
+        life_cycle_(life_cycle) {}
 
-  // Withdraws all routes of the table that are not of its current generation. One sweep runs per table;
-  // another one waits for its end.
-  void request(RibTable& table, Reason reason);
+  // Withdraws all routes of the table that are not of its current generation, and says when that is done (or
+  // that there was nothing to do, if a re-sync ends with it). One sweep runs per table; another one waits for
+  // its end.
+  void request(RibTable& table, Reason reason, SyncCause cause);
   // Withdraws all that is there now: request() behind a new generation.
-  void request_all(RibTable& table, Reason reason);
+  void request_all(RibTable& table, Reason reason, SyncCause cause);
 
   // Does up to `steps` steps of kSliceRoutes routes, tables in turn. False: nothing could be done, the ring
   // is full.
@@ -44,6 +51,7 @@ class RibSweep {
   PeerTable& peers_;
   Untold& untold_;
   DropReport& drop_report_;
+  LifeCycle& life_cycle_;
   std::vector<RibTable*> running_;
   std::size_t next_ = 0;
 };

@@ -43,6 +43,9 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     malformed(session, &view->peer, view, update.error, kType, kPduOffset + update.error_offset);
     return Applied::Done;
   }
+  // It may take the view over, and the tables be told anew.
+  if (view->owner != &session && !life_cycle.room_for_small(1 + kTableFamilies.size()))
+    return Applied::NoRoom;
   if (!claim(session, *view, header) || session.must_close) return Applied::Done;
   if (!view->peer.up) {
     // GoBGP's Loc-RIB, FRR's local routes: there is no Peer Up for them.
@@ -64,7 +67,8 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     if (index != kNoTable && view->tables[index]) resync.end_of_rib(*view->tables[index]);
     return Applied::Done;
   }
-  const bool tell = context.drop_newest ? may_tell(*view) : barriers.separate_identities(*view);
+  const bool tell =
+      context.drop_newest ? events.flush() && may_tell(*view) : barriers.separate_identities(*view);
   if (!tell && !context.drop_newest) return Applied::NoRoom;
   return apply_fields(session, *view, header, update, message, tell);
 }
@@ -132,7 +136,10 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
       context.stats.add(IngestMetric::UnsupportedFamily);
       continue;
     }
+    const bool is_new = view.tables[index] == nullptr;
+    if (is_new && !life_cycle.room_for_small(1)) return Applied::NoRoom;
     RibTable& table = peers.table(view, index);
+    if (is_new) resync.begin(table);
     resync.news(table);
     const auto malformed_at = [&](std::size_t offset) {
       const auto field_at = static_cast<std::size_t>(field.nlri.data() - message.data());

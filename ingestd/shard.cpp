@@ -35,12 +35,14 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
                   const HashSeed& seed)
     : context(config, ring, stats, log, clock, seed),
       peers(context),
+      events(context),
+      life_cycle(context, events),
       barriers(context, peers),
       untold(context, peers),
       drop_report(context, peers),
       rib(context, peers, untold, drop_report),
-      sweep(context, peers, untold, drop_report),
-      resync(context, sweep),
+      sweep(context, peers, untold, drop_report, life_cycle),
+      resync(context, sweep, life_cycle),
       reconcile(context, peers, untold, barriers) {
   stats.set(IngestMetric::RingCapacityBytes, ring.capacity_bytes());
 }
@@ -70,7 +72,9 @@ SessionId Shard::open_session(const IpAddress& source, std::uint16_t port) {
   router.state = shm::RouterState::Connected;
   router.connected_realtime_ns = s.context.realtime_ns;
   s.peers.touch(router);
+  session.opened_realtime_ns = s.context.realtime_ns;
   s.context.log.info("router {}: session from port {}, {} open", source.to_string(), port, router.sessions);
+  s.life_cycle.session_up(session);
   return id;
 }
 
@@ -99,6 +103,7 @@ void Shard::close_session(SessionId id) {
     --router->sessions;
     if (router->sessions == 0) router->state = shm::RouterState::Lost;
     s.peers.touch(*router);
+    s.life_cycle.session_down(session);
     s.context.log.info("router {}: session from port {} closed, {} open", router->address.to_string(),
                        session.port, router->sessions);
   }
@@ -114,6 +119,7 @@ void Shard::session_error(SessionId id, ErrorCode code, std::string_view text) {
   Router& router = *session.router;
   if (code != ErrorCode::SessionReset) ++router.malformed;
   router.last_error = code;
+  session.end_error = code;
   copy_text(router.last_error_text, text);
   impl_->peers.touch(router);
 }
@@ -160,15 +166,20 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
   }
   if (session.must_close) return Applied::Done;
   if (s.restoring) return Applied::NoRoom;
+  // What is kept stands before what this message changes; with drop-newest that may go untold.
   const bool again = session.progress.active;
   if (!again) {
     Router& router = *session.router;
     ++router.messages;
     router.bytes += message.size();
+    ++session.messages;
+    session.bytes += message.size();
     router.last_message_realtime_ns = s.context.realtime_ns;
     s.peers.touch(router);
   }
-  const Applied applied = s.dispatch(session, message);
+  // What is kept stands before what this message changes; with drop-newest that may go untold.
+  const bool room = s.events.flush() || s.context.drop_newest;
+  const Applied applied = room ? s.dispatch(session, message) : Applied::NoRoom;
   if (applied == Applied::NoRoom) {
     if (!again) {
       s.context.stats.add(IngestMetric::RingFullEvents);
@@ -204,25 +215,22 @@ Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
       break;
     case static_cast<std::uint8_t>(wire::BmpType::StatisticsReport):
       counted(IngestMetric::MessagesStatistics);
-      (void)with_header();
+      if (with_header()) return statistics(session, header, message);
       break;
     case static_cast<std::uint8_t>(wire::BmpType::PeerDown):
       counted(IngestMetric::MessagesPeerDown);
-      if (with_header()) peer_down(session, header, message);
+      if (with_header()) return peer_down(session, header, message);
       break;
     case static_cast<std::uint8_t>(wire::BmpType::PeerUp):
       counted(IngestMetric::MessagesPeerUp);
-      if (with_header()) peer_up(session, header, message);
+      if (with_header()) return peer_up(session, header, message);
       break;
     case static_cast<std::uint8_t>(wire::BmpType::Initiation):
       counted(IngestMetric::MessagesInitiation);
-      information(session, message);
-      break;
+      return initiation(session, message);
     case static_cast<std::uint8_t>(wire::BmpType::Termination):
       counted(IngestMetric::MessagesTermination);
-      context.log.info("router {}: ends the session from port {}", session.router->address.to_string(),
-                       session.port);
-      break;
+      return termination(session, message);
     case static_cast<std::uint8_t>(wire::BmpType::RouteMirroring):
       // What is mirrored was received, not accepted: no routes.
       counted(IngestMetric::MessagesRouteMirroring);
@@ -236,7 +244,23 @@ Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
   return Applied::Done;
 }
 
-void Shard::Impl::information(Session& session, wire::Bytes message) {
+Shard::Applied Shard::Impl::statistics(Session& session, const wire::PerPeerHeader& header,
+                                       wire::Bytes message) {
+  if (!life_cycle.room_for(message)) return Applied::NoRoom;
+  life_cycle.statistics(session, header, message);
+  return Applied::Done;
+}
+
+Shard::Applied Shard::Impl::termination(Session& session, wire::Bytes message) {
+  if (!life_cycle.room_for(message)) return Applied::NoRoom;
+  context.log.info("router {}: ends the session from port {}", session.router->address.to_string(),
+                   session.port);
+  life_cycle.termination(session, message);
+  return Applied::Done;
+}
+
+Shard::Applied Shard::Impl::initiation(Session& session, wire::Bytes message) {
+  if (!life_cycle.room_for(message)) return Applied::NoRoom;
   Router& router = *session.router;
   router.state = shm::RouterState::Initiated;
   wire::TlvReader tlvs(wire::information_tlvs(message));
@@ -249,6 +273,8 @@ void Shard::Impl::information(Session& session, wire::Bytes message) {
               static_cast<std::uint8_t>(wire::BmpType::Initiation), message.size());
   }
   peers.touch(router);
+  life_cycle.initiation(session, message);
+  return Applied::Done;
 }
 
 void Shard::Impl::fault(Session& session, const Peer* peer, ErrorCode code, std::uint8_t type,
@@ -284,7 +310,9 @@ void Shard::Impl::malformed(Session& session, const Peer* peer, PeerView* view, 
   fault(session, peer, code, type, offset_bytes, {});
 }
 
-void Shard::Impl::tell_dropped(Work& work) {
+void Shard::Impl::tell_dropped(Work& work, bool all_told) {
+  context.stats.set(IngestMetric::RoutesUntold, context.untold.entries);
+  if (!all_told) return;
   work.next_deadline_ns = sooner(work.next_deadline_ns, drop_report.run(reconcile.has_room()));
   if (!reconcile.run(kReconcileSteps)) {
     work.next_deadline_ns = sooner(work.next_deadline_ns, context.now_ns + kRetryNs);
@@ -296,6 +324,7 @@ void Shard::Impl::tell_dropped(Work& work) {
 
 void Shard::set_restoring(bool restoring) {
   impl_->restoring = restoring;
+  impl_->events.hold(restoring);
 }
 
 HotTasks& Shard::tasks() {
@@ -305,6 +334,7 @@ HotTasks& Shard::tasks() {
 void Shard::finish() {
   impl_->context.read_clock();
   impl_->tasks.finish(*impl_);
+  impl_->events.finish();
   impl_->drop_report.finish();
 }
 
@@ -315,14 +345,15 @@ Shard::Work Shard::do_work() {
   s.clock_is_fresh = false;
   Work work;
   work.next_deadline_ns = s.resync.run();
-  if (!s.sweep.run(kSweepSteps)) {
+  const bool all_told = s.events.flush();
+  if (!all_told || !s.sweep.run(kSweepSteps)) {
     // Room comes from the reader: looking again at once would only burn the core.
     const std::uint64_t retry = context.now_ns + kRetryNs;
     work.next_deadline_ns = sooner(work.next_deadline_ns, retry);
   } else {
     work.more = !s.sweep.idle();
   }
-  if (context.drop_newest) s.tell_dropped(work);
+  if (context.drop_newest) s.tell_dropped(work, all_told);
   switch (s.tasks.run(s)) {
     case HotTask::Progress::More: work.more = true; break;
     case HotTask::Progress::Wait:

@@ -9,7 +9,9 @@
 #include "common/wire/bmp.h"
 #include "ingestd/barriers.h"
 #include "ingestd/drop_report.h"
+#include "ingestd/events.h"
 #include "ingestd/hot_task.h"
+#include "ingestd/life_cycle.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/reconcile.h"
 #include "ingestd/resync.h"
@@ -28,17 +30,19 @@ struct Shard::Impl {
        const HashSeed& seed);
 
   Applied dispatch(Session& session, wire::Bytes message);
-  void information(Session& session, wire::Bytes message);
+  Applied initiation(Session& session, wire::Bytes message);
+  Applied termination(Session& session, wire::Bytes message);
+  Applied statistics(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
 
-  // Events about what was dropped, and a bounded part of it.
-  void tell_dropped(Work& work);
+  // Events about what was dropped, and a bounded part of it; after what is kept was written.
+  void tell_dropped(Work& work, bool all_told);
 
   // The session waits for room, or no longer does.
   void set_waiting(Session& session, bool throttled, bool in_progress);
   void set_up(Peer& peer, bool up);
 
-  void peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
-  void peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  Applied peer_up(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  Applied peer_down(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
   void view_up(Session& session, PeerView& view, const wire::PerPeerHeader& header);
   // True if the session is the one that tells the view, now that it sends routes of it.
   bool claim(Session& session, PeerView& view, const wire::PerPeerHeader& header);
@@ -50,7 +54,7 @@ struct Shard::Impl {
   // that were dropped, or a barrier for which there is no room.
   bool may_tell(PeerView& view);
   // The session is not heard about the view.
-  static void supersede(Session& session, PeerView& view);
+  void supersede(Session& session, const Session& newer, PeerView& view);
   // The session will be closed by the loop, and is not heard until then.
   void ask_to_close(Session& session);
   // Tables of a view use what the peer has negotiated by now.
@@ -72,6 +76,8 @@ struct Shard::Impl {
 
   ShardContext context;
   PeerTable peers;
+  Events events;
+  LifeCycle life_cycle;
   Barriers barriers;
   Untold untold;
   DropReport drop_report;

@@ -81,6 +81,12 @@ class TlvReader {
 inline constexpr std::uint16_t kInitiationString = 0;
 inline constexpr std::uint16_t kInitiationSysDescr = 1;
 inline constexpr std::uint16_t kInitiationSysName = 2;
+// RFC 7854 4.5; the reason has two bytes.
+inline constexpr std::uint16_t kTerminationString = 0;
+inline constexpr std::uint16_t kTerminationReason = 1;
+// Behind the OPENs of a Peer Up (RFC 7854 4.4, RFC 9069 5.2.1).
+inline constexpr std::uint16_t kPeerUpString = 0;
+inline constexpr std::uint16_t kPeerUpTableName = 3;
 
 // Body of Initiation and Termination: the TLVs behind the common header.
 Bytes information_tlvs(Bytes message);

@@ -314,6 +314,15 @@ class ShardHarness {
   [[nodiscard]] std::uint64_t barriers() const { return barriers_; }
   [[nodiscard]] std::uint64_t barriers_for_all() const { return barriers_for_all_; }
   [[nodiscard]] std::vector<schema::EventFields>& events() { return events_; }
+  // Those of the kinds.
+  [[nodiscard]] std::vector<schema::EventFields> events(
+      std::initializer_list<schema::EventKind> kinds) const {
+    std::vector<schema::EventFields> out;
+    for (const auto& e : events_) {
+      if (std::find(kinds.begin(), kinds.end(), e.kind) != kinds.end()) out.push_back(e);
+    }
+    return out;
+  }
   [[nodiscard]] const Buffer& bytes() const { return bytes_; }
   // Updates since the last call.
   std::vector<schema::DecodedUpdate> take_updates() {
@@ -372,6 +381,26 @@ class ShardHarness {
     return {{}, set.next_hop, med.empty() ? 0 : wire::load_be32(med.data()), asn};
   }
 
+  std::uint64_t routes_told(const schema::EventFields& e) const {
+    RouteKey first;
+    first.router = e.router;
+    first.peer = e.peer;
+    first.peer_type = e.peer_type;
+    first.distinguisher = e.peer_distinguisher;
+    first.view = e.view;
+    first.family = e.family;
+    std::uint64_t n = 0;
+    for (auto it = table_.lower_bound(first);
+         it != table_.end() && std::tie(it->first.router, it->first.peer, it->first.peer_type,
+                                        it->first.distinguisher, it->first.view, it->first.family) ==
+                                   std::tie(first.router, first.peer, first.peer_type, first.distinguisher,
+                                            first.view, first.family);
+         ++it) {
+      ++n;
+    }
+    return n;
+  }
+
   void fold(const RingRecord& record) {
     if (options_.record) {
       const auto header = std::as_bytes(std::span(&record.header, 1));
@@ -388,6 +417,11 @@ class ShardHarness {
       ASSERT_EQ(event.sequence, next_event_sequence_);
       ASSERT_EQ(event.last_update_sequence, next_sequence_ - 1);
       ++next_event_sequence_;
+      // Behind the last withdraw of the table, and before what comes later. (With drop-newest the router may
+      // have more than was told.)
+      if (event.kind == schema::EventKind::SyncEnd && !options_.drop_newest) {
+        ASSERT_EQ(event.counters.at(1).value, routes_told(event)) << event.text;
+      }
       events_.push_back(std::move(event));
       return;
     }

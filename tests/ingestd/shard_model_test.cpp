@@ -496,7 +496,8 @@ class Simulation {
     h_.expect_told_is_what_was_written();
     std::map<IpAddress, std::pair<std::uint64_t, std::uint64_t>> dropped, reconciled;
     std::map<IpAddress, bool> last;
-    for (const schema::EventFields& e : h_.events()) {
+    for (const schema::EventFields& e :
+         h_.events({schema::EventKind::Dropped, schema::EventKind::Reconciled})) {
       ASSERT_LE(e.since_ns, e.until_ns);
       auto& sum = (e.kind == schema::EventKind::Dropped ? dropped : reconciled)[e.router];
       sum.first += e.counters.at(0).value;
