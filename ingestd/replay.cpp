@@ -154,7 +154,7 @@ std::string do_call(Shard& shard, const Call& call, RingWriter& ring, ReplayResu
                     call.result);
     case Entry::Apply: {
       const Shard::Applied applied = shard.apply(session, call.bytes);
-      if (applied == Shard::Applied::Done) ++result.messages;
+      ++(applied == Shard::Applied::Done ? result.messages : result.refused);
       return expect("result", static_cast<std::uint32_t>(applied), call.result);
     }
     case Entry::SessionError:
@@ -276,8 +276,10 @@ int replay_to_file(const std::string& recording, const std::string& out, LogLeve
     fmt::print(stderr, "ingestd: {}: cannot be written: {}\n", out, std::strerror(errno));
     return EX_IOERR;
   }
-  fmt::print("{} calls, {} messages: {} records, {} updates, {} events, the same as recorded; {}\n",
-             result->calls, result->messages, result->records, result->updates, result->events, result->end);
+  fmt::print(
+      "{} calls, {} messages, {} times no room: {} records, {} updates, {} events, the same as recorded; "
+      "{}\n",
+      result->calls, result->messages, result->refused, result->records, result->updates, result->events, result->end);
   return 0;
 }
 

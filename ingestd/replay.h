@@ -15,8 +15,9 @@ namespace arancini::ingestd {
 
 struct ReplayResult {
   std::uint64_t calls = 0, messages = 0, records = 0, updates = 0, events = 0;
-  bool complete = false;  // the recording was ended by who made it
-  std::string end;        // how it ends
+  std::uint64_t refused = 0;  // calls with a message that found no room
+  bool complete = false;      // the recording was ended by who made it
+  std::string end;            // how it ends
 };
 
 // Runs a shard on a recording (common/recording/entries.h), on a ring of its own in a temporary directory.
