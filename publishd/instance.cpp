@@ -29,6 +29,11 @@ DrainOptions drain_options(const Config& config) {
   return o;
 }
 
+std::unique_ptr<Journal> make_journal(const Config& config, Wake& wake, Logger& log) {
+  return config.journal.enabled ? std::make_unique<Journal>(JournalOptions::from(config), wake, log)
+                                : nullptr;
+}
+
 }  // namespace
 
 Instance::Instance(Config config)
@@ -37,10 +42,12 @@ Instance::Instance(Config config)
       jetstream_log_("publishd", parse_log_level(config_.log.level)),
       attacher_log_("publishd", parse_log_level(config_.log.level)),
       journal_log_("publishd", parse_log_level(config_.log.level)),
+      service_log_("publishd", parse_log_level(config_.log.level)),
       jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
+      journal_(make_journal(config_, wake_, journal_log_)),
       drain_(drain_options(config_), jetstream_, &log_),
+      service_(config_, journal_.get(), &drain_.log_end(), service_log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
-  if (config_.journal.enabled) journal_.emplace(JournalOptions::from(config_), wake_, journal_log_);
   open_stats();
 }
 
@@ -146,7 +153,10 @@ void Instance::sleep(std::uint32_t wake_seen) {
 void Instance::beat(std::uint64_t now) {
   next_beat_ns_ = now + kBeatNs;
   if (now >= next_status_ns_ && !stats_) open_stats();
-  if (stats_) write_stats(now);
+  if (stats_) {
+    write_stats(now);
+    service_.listen();
+  }
   drain_.heartbeat(now);
 
   if (now < next_status_ns_) return;

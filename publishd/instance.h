@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -16,6 +17,7 @@
 #include "publishd/drain.h"
 #include "publishd/jetstream.h"
 #include "publishd/journal_store.h"
+#include "publishd/log_service.h"
 #include "publishd/ring_source.h"
 #include "publishd/wake.h"
 
@@ -51,12 +53,14 @@ class Instance {
   Logger jetstream_log_;  // JetStream's thread
   Logger attacher_log_;   // Attacher's thread
   Logger journal_log_;    // Journal's threads
+  Logger service_log_;    // LogService's threads
   Wake wake_;
   std::optional<StatsWriter> stats_;
   std::uint32_t other_pid_ = 0;  // of a publishd that lives here
   JetStream jetstream_;
-  std::optional<Journal> journal_;
-  Drain drain_;  // its sources use the journal
+  std::unique_ptr<Journal> journal_;  // null: none
+  Drain drain_;                       // its sources use the journal
+  LogService service_;
   Attacher attacher_;
   std::vector<Attacher::Ring> parked_;    // attached, not given to the drain yet
   std::map<std::string, WriterId> left_;  // names in the drain of what other lives left

@@ -30,7 +30,9 @@ JournalInstance::JournalInstance(Config config)
       log_("publishd", parse_log_level(config_.log.level)),
       journal_log_("publishd", parse_log_level(config_.log.level)),
       attacher_log_("publishd", parse_log_level(config_.log.level)),
+      service_log_("publishd", parse_log_level(config_.log.level)),
       journal_(JournalOptions::from(checked(config_)), wake_, journal_log_),
+      service_(config_, &journal_, nullptr, service_log_),
       sink_(journal_, &log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
   open_own_stats(config_, clock_, log_, stats_, stats_told_);
@@ -81,7 +83,10 @@ void JournalInstance::sleep(std::uint32_t wake_seen) {
 void JournalInstance::beat(std::uint64_t now) {
   next_beat_ns_ = now + kBeatNs;
   if (now >= next_status_ns_ && !stats_) open_own_stats(config_, clock_, log_, stats_, stats_told_);
-  if (stats_) write_stats(now);
+  if (stats_) {
+    write_stats(now);
+    service_.listen();
+  }
   sink_.heartbeat(now);
 
   if (now < next_status_ns_) return;

@@ -13,6 +13,7 @@
 #include "publishd/attacher.h"
 #include "publishd/journal_sink.h"
 #include "publishd/journal_store.h"
+#include "publishd/log_service.h"
 #include "publishd/wake.h"
 
 namespace arancini::publishd {
@@ -41,10 +42,12 @@ class JournalInstance {
   Logger log_;           // hot thread
   Logger journal_log_;   // the journal's threads
   Logger attacher_log_;  // Attacher's thread
+  Logger service_log_;   // LogService's threads
   Wake wake_;
   std::optional<StatsWriter> stats_;
   std::uint32_t stats_told_ = 0;
   Journal journal_;
+  LogService service_;
   JournalSink sink_;
   Attacher attacher_;
   std::vector<FutexWait> waits_;

@@ -304,6 +304,18 @@ std::vector<Journal::Orphan> Journal::orphans(const std::vector<WriterId>& rings
   return out;
 }
 
+std::vector<Journal::Extent> Journal::unpublished() const {
+  std::vector<Extent> out;
+  const std::lock_guard lock(impl_->mutex);
+  for (const auto& [id, w] : impl_->writers) {
+    // In this order: a journal that empties meanwhile counts as what it was.
+    const RingPosition begin{w->begin.load(std::memory_order_acquire)};
+    const RingPosition end{w->end.load(std::memory_order_acquire)};
+    if (begin < end) out.push_back({id, begin, end});
+  }
+  return out;
+}
+
 std::uint64_t Journal::identity() const {
   return impl_->identity.load(std::memory_order_acquire);
 }

@@ -74,6 +74,14 @@ class Journal {
   // Only when ready(). `rings`: those that are there; their writers are no orphans.
   [[nodiscard]] std::vector<Orphan> orphans(const std::vector<WriterId>& rings) const;
 
+  // Positions of what is here and not published yet; equal: nothing. Only when ready(), from any thread.
+  struct Extent {
+    WriterId writer;
+    RingPosition begin{};
+    RingPosition end{};
+  };
+  [[nodiscard]] std::vector<Extent> unpublished() const;
+
   // Names this journal as a log: when it was made (ns, wall clock). 0 until ready(), and where there is none.
   [[nodiscard]] std::uint64_t identity() const;
 

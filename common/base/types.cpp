@@ -141,6 +141,16 @@ std::string distinguisher_text(std::uint64_t distinguisher) {
   return std::to_string(type) + ":" + std::to_string(word) + ":" + std::to_string(low);
 }
 
+std::optional<IpAddress> address_of_token(std::string_view token) {
+  std::string text(token.substr(std::min<std::size_t>(token.size(), 3)));
+  const bool v4 = token.starts_with("v4_");
+  if (!v4 && !token.starts_with("v6_")) return std::nullopt;
+  std::replace(text.begin(), text.end(), '_', v4 ? '.' : ':');
+  const auto address = IpAddress::parse(text);
+  // What parses in another form is no token.
+  return address && subject_token(*address) == token ? address : std::nullopt;
+}
+
 std::string subject_token(const IpAddress& router) {
   if (router.is_v4()) {
     std::string s = "v4_" + router.to_string();

@@ -120,5 +120,7 @@ std::string distinguisher_text(std::uint64_t distinguisher);
 
 // `<router>` of a subject: "v4_192_0_2_1", "v6_2001_db8_0_0_0_0_0_1" (DESIGN 4.2).
 std::string subject_token(const IpAddress& router);
+// The address whose token that is; nullopt: of none.
+std::optional<IpAddress> address_of_token(std::string_view token);
 
 }  // namespace arancini

@@ -27,6 +27,11 @@ WriterReader::Limits limits_of(const WriterReader& reader) {
   return limits;
 }
 
+std::uint64_t acknowledged_order(const WriterReader& reader) {
+  const auto checkpoint = read_checkpoint(reader.directory());
+  return checkpoint && checkpoint->durable ? checkpoint->durable->order : 0;
+}
+
 }  // namespace
 
 Result<JournalReader, std::string> JournalReader::open(const std::string& directory) {
@@ -75,13 +80,29 @@ void JournalReader::look() {
     const auto& segments = ahead.segments();
     const auto first =
         std::find_if(segments.begin(), segments.end(), [](const auto& g) { return g.header.has_value(); });
+    s->parts.clear();
+    for (const auto& g : segments) {
+      if (g.header) s->parts.push_back({g.header->first_order, g.begin});
+    }
     if (first == segments.end()) {
       beginning_gone_ = beginning_gone_ || limits.acknowledged > 0;
+      whole_from_ = std::max(whole_from_, limits.acknowledged > 0 ? acknowledged_order(ahead) + 1 : 0);
       continue;
     }
-    beginning_gone_ = beginning_gone_ || first->header->first_frame > 1;
+    if (first->header->first_frame > 1) {
+      beginning_gone_ = true;
+      whole_from_ = std::max(whole_from_, first->header->first_order);
+    }
     if (first_order_ == 0 || first->header->first_order < first_order_)
       first_order_ = first->header->first_order;
+  }
+}
+
+void JournalReader::skip_to(std::uint64_t order) {
+  for (auto& [id, s] : sources_) {
+    const auto behind = std::find_if(s->parts.begin(), s->parts.end(),
+                                     [&](const Source::Part& p) { return p.first_order > order; });
+    if (behind != s->parts.begin() && !s->parts.empty()) s->reader->seek(std::prev(behind)->begin);
   }
 }
 

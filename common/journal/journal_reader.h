@@ -34,6 +34,12 @@ class JournalReader {
   [[nodiscard]] bool beginning_gone() const { return beginning_gone_; }
   // next() ends where look() saw the end, or goes on for ever.
   void stop_at_end(bool on) { bounded_ = on; }
+  // Every frame from this number on is there, as far as look() saw; what is below may be gone, discarded or
+  // published to a broker. 0: nothing is gone.
+  [[nodiscard]] std::uint64_t whole_from() const { return whole_from_; }
+  // Before the first next(), behind look(): frames below this number are mostly not read. Some of them still
+  // come.
+  void skip_to(std::uint64_t order);
   // Before the first next(): begins where look() saw the end.
   void skip_to_end();
 
@@ -58,6 +64,11 @@ class JournalReader {
     bool known_at_look = false;
     std::uint64_t last_frame = 0;  // at look()
     RingPosition end{};            // at look()
+    struct Part {
+      std::uint64_t first_order = 0;
+      RingPosition begin{};
+    };
+    std::vector<Part> parts;  // segments at look(), by position
   };
 
   JournalReader(Fd directory, std::string path) : directory_(std::move(directory)), path_(std::move(path)) {}
@@ -72,6 +83,7 @@ class JournalReader {
   std::uint64_t given_order_ = 0;
   std::uint64_t first_order_ = 0;
   std::uint64_t last_order_ = 0;
+  std::uint64_t whole_from_ = 0;
   bool beginning_gone_ = false;
   bool bounded_ = false;
   WriterReader::Damage damage_;

@@ -228,6 +228,8 @@ class RingFeed {
   [[nodiscard]] std::uint64_t written() const {
     return writer_ ? raw(writer_->next_sequence()) - 1 : written_;
   }
+  // The side of ingestd; not after close().
+  RingWriter& ring() { return *writer_; }
   [[nodiscard]] bool drained() const { return writer_->used_bytes() == 0; }
   // Lets the ring go, as a writer that ends; contents stay.
   void close() {

@@ -1,0 +1,207 @@
+#include "publishd/log_service.h"
+
+// The only file of the daemon that sees gRPC and the generated code.
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/server_posix.h>
+#include <log.grpc.pb.h>
+
+#include <poll.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "common/base/clock.h"
+#include "common/base/local_listener.h"
+#include "common/nats/nats_settings.h"
+#include "common/ring/futex.h"
+#include "publishd/log_read.h"
+#include "publishd/wake.h"
+
+namespace arancini::publishd {
+
+namespace {
+
+namespace pb = log::v1;
+
+constexpr int kPollMs = 200;
+constexpr std::chrono::seconds kRetry{1};
+
+// Parts onto one call.
+class CallSink final : public LogSink {
+ public:
+  CallSink(grpc::ServerContext& context, grpc::ServerWriter<pb::Part>& writer)
+      : context_(context), writer_(writer) {}
+
+  bool begin(const LogBegin& b) override {
+    pb::Part part;
+    auto* to = part.mutable_begin();
+    to->set_local(b.local);
+    to->set_log_identity(b.log_identity);
+    to->set_from_sequence(b.from_sequence);
+    to->set_first_sequence(b.first_sequence);
+    to->set_last_sequence(b.last_sequence);
+    to->set_other_log(b.other_log);
+    return writer_.Write(part);
+  }
+  bool message(std::uint64_t log_sequence, std::string_view format,
+               std::span<const std::byte> payload) override {
+    auto* to = bulk_.mutable_message();
+    to->set_log_sequence(log_sequence);
+    to->set_format(format.data(), format.size());
+    to->set_payload(payload.data(), payload.size());
+    return writer_.Write(bulk_, grpc::WriteOptions().set_buffer_hint());
+  }
+  bool record(const WriterId& writer, RingPosition position, const shm::RecordHeader& header,
+              std::span<const std::byte> payload) override {
+    auto* to = bulk_.mutable_record();
+    to->set_writer(writer.bytes.data(), writer.bytes.size());
+    to->set_position(raw(position));
+    to->set_header(&header, sizeof header);
+    to->set_payload(payload.data(), payload.size());
+    return writer_.Write(bulk_, grpc::WriteOptions().set_buffer_hint());
+  }
+  bool waiting(const std::string& text) override {
+    pb::Part part;
+    part.mutable_waiting()->set_text(text);
+    return writer_.Write(part);
+  }
+  bool done(RingPosition ring_position, std::uint64_t log_identity, std::uint64_t log_sequence) override {
+    pb::Part part;
+    auto* to = part.mutable_done();
+    to->set_ring_position(raw(ring_position));
+    to->set_log_identity(log_identity);
+    to->set_log_sequence(log_sequence);
+    done_ = writer_.Write(part);
+    return done_;
+  }
+  bool cancelled() override { return context_.IsCancelled(); }
+  [[nodiscard]] bool is_done() const { return done_; }
+
+ private:
+  grpc::ServerContext& context_;
+  grpc::ServerWriter<pb::Part>& writer_;
+  pb::Part bulk_;  // keeps its memory
+  bool done_ = false;
+};
+
+class LogImpl final : public pb::Log::Service {
+ public:
+  LogImpl(const Config& config, const Journal* journal, const LogEnd* end) {
+    place_.runtime_dir = config.paths.runtime_dir;
+    place_.sink = config.sink.kind;
+    place_.nats = NatsSettings::from(config);
+    place_.updates_stream = config.nats.updates_stream;
+    place_.subject_prefix = config.nats.subject_prefix;
+    place_.journal = journal;
+    place_.end = end;
+    place_.stop = &stop_;
+  }
+  void stop() { stop_.store(true, std::memory_order_relaxed); }
+
+  grpc::Status Read(grpc::ServerContext* context, const pb::ReadRequest* in,
+                    grpc::ServerWriter<pb::Part>* out) override {
+    LogRequest request;
+    request.shard = ShardId{in->shard()};
+    request.shard_count = in->shard_count();
+    request.log_sequence = in->log_sequence();
+    request.log_identity = in->log_identity();
+    request.ring_position = RingPosition{in->ring_position()};
+    if (in->shard_count() == 0 || in->shard() >= in->shard_count())
+      return {grpc::StatusCode::INVALID_ARGUMENT, "shard is not below shard_count"};
+    if (in->writer().size() != request.writer.bytes.size())
+      return {grpc::StatusCode::INVALID_ARGUMENT, "writer is not 16 bytes"};
+    std::memcpy(request.writer.bytes.data(), in->writer().data(), request.writer.bytes.size());
+    CallSink sink(*context, *out);
+    read_log(place_, request, sink);
+    if (sink.is_done()) return grpc::Status::OK;
+    return {grpc::StatusCode::UNAVAILABLE, "publishd is stopping"};
+  }
+
+ private:
+  LogPlace place_;
+  std::atomic<bool> stop_{false};
+};
+
+}  // namespace
+
+struct LogService::State {
+  State(const Config& config, const Journal* journal, const LogEnd* end, Logger& logger)
+      : path(config.log_path()), impl(config, journal, end), log(logger) {}
+
+  void run();
+  // Until the time is over or stop is set.
+  void nap(std::chrono::milliseconds most) {
+    const std::uint32_t seen = wake.value();
+    if (stop.load(std::memory_order_acquire)) return;
+    const FutexWait wait{wake.word(), seen};
+    wake.set_sleeping(true);
+    if (wake.value() == seen)
+      futex_wait_any({&wait, 1}, static_cast<std::uint64_t>(std::chrono::nanoseconds(most).count()));
+    wake.set_sleeping(false);
+  }
+
+  std::string path;
+  LogImpl impl;
+  Logger& log;
+  std::atomic<bool> wanted{false};
+  std::atomic<bool> stop{false};
+  Wake wake;
+  std::thread thread;
+};
+
+void LogService::State::run() {
+  while (!wanted.load(std::memory_order_acquire) && !stop.load(std::memory_order_acquire)) nap(kRetry);
+  if (stop.load(std::memory_order_acquire)) return;
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&impl);
+  builder.SetMaxReceiveMessageSize(4 << 20);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (!server) {
+    log.error(
+        "log service: gRPC did not start; ingestd cannot restore its tables until publishd is started anew");
+    return;
+  }
+  std::optional<LocalListener> listener;
+  std::string told;
+  while (!stop.load(std::memory_order_acquire)) {
+    if (!listener) {
+      auto opened = LocalListener::open(path, "log", log);
+      if (!opened) {
+        if (told != opened.error()) log.error("{}; tried again by itself", opened.error());
+        told = opened.error();
+        nap(kRetry);
+        continue;
+      }
+      listener.emplace(std::move(opened).value());
+    }
+    const std::uint64_t now = clock_ns(CLOCK_BOOTTIME);
+    pollfd wait{listener->poll_fd(now), POLLIN, 0};
+    if (::poll(&wait, 1, kPollMs) <= 0) continue;
+    while (Fd caller = listener->accept(now)) grpc::AddInsecureChannelFromFd(server.get(), caller.release());
+  }
+  impl.stop();
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+}
+
+LogService::LogService(const Config& config, const Journal* journal, const LogEnd* end, Logger& log)
+    : state_(std::make_unique<State>(config, journal, end, log)) {
+  state_->thread = std::thread([s = state_.get()] { s->run(); });
+}
+
+LogService::~LogService() {
+  state_->stop.store(true, std::memory_order_release);
+  state_->wake.bump();
+  state_->thread.join();
+}
+
+void LogService::listen() {
+  if (state_->wanted.exchange(true, std::memory_order_release)) return;
+  state_->wake.bump();
+}
+
+}  // namespace arancini::publishd
