@@ -13,9 +13,11 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "common/base/clock.h"
 #include "common/base/local_listener.h"
+#include "common/nats/nats_blobs.h"
 #include "common/nats/nats_settings.h"
 #include "common/ring/futex.h"
 #include "publishd/log_read.h"
@@ -88,9 +90,23 @@ class CallSink final : public LogSink {
   bool done_ = false;
 };
 
+grpc::Status status_of(const BlobError& e) {
+  switch (e.kind) {
+    case BlobError::Kind::BadName: return {grpc::StatusCode::INVALID_ARGUMENT, e.text};
+    case BlobError::Kind::NotFound: return {grpc::StatusCode::NOT_FOUND, e.text};
+    case BlobError::Kind::Damaged: return {grpc::StatusCode::DATA_LOSS, e.text};
+    case BlobError::Kind::Unavailable: break;
+  }
+  return {grpc::StatusCode::UNAVAILABLE, e.text};
+}
+
 class LogImpl final : public pb::Log::Service {
  public:
   LogImpl(const Config& config, const Journal* journal, const LogEnd* end) {
+    blobs_.client = "arancini publishd snapshots";
+    blobs_.bucket = config.snapshot.kv_bucket;
+    blobs_.replicas = config.nats.replicas;
+    blobs_.stop = &stop_;
     place_.runtime_dir = config.paths.runtime_dir;
     place_.sink = config.sink.kind;
     place_.nats = NatsSettings::from(config);
@@ -121,8 +137,64 @@ class LogImpl final : public pb::Log::Service {
     return {grpc::StatusCode::UNAVAILABLE, "publishd is stopping"};
   }
 
+  grpc::Status PutBlob(grpc::ServerContext* context, grpc::ServerReader<pb::BlobChunk>* in,
+                       pb::PutBlobReply*) override {
+    pb::BlobChunk chunk;
+    if (!in->Read(&chunk)) return {grpc::StatusCode::INVALID_ARGUMENT, "nothing came"};
+    auto blobs = open();
+    if (!blobs.ok()) return status_of(blobs.error());
+    if (auto error = blobs->begin(chunk.name())) return status_of(*error);
+    do {
+      if (auto error = blobs->append(std::as_bytes(std::span(chunk.data())))) return status_of(*error);
+    } while (in->Read(&chunk));
+    // The stream also ends when the caller dies in the middle of it.
+    if (context->IsCancelled()) return {grpc::StatusCode::CANCELLED, "the caller has gone"};
+    if (auto error = blobs->commit()) return status_of(*error);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status GetBlob(grpc::ServerContext*, const pb::GetBlobRequest* in,
+                       grpc::ServerWriter<pb::BlobChunk>* out) override {
+    auto blobs = open();
+    if (!blobs.ok()) return status_of(blobs.error());
+    pb::BlobChunk chunk;
+    chunk.set_name(in->name());
+    bool gone = false;
+    bool first = true;
+    const auto error = blobs->get(in->name(), [&](std::span<const std::byte> piece) {
+      chunk.set_data(piece.data(), piece.size());
+      gone = !out->Write(chunk);
+      if (std::exchange(first, false)) chunk.clear_name();
+      return !gone;
+    });
+    if (error) return status_of(*error);
+    if (gone) return {grpc::StatusCode::CANCELLED, "the caller has gone"};
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ListBlobs(grpc::ServerContext*, const pb::ListBlobsRequest* in,
+                         pb::ListBlobsReply* out) override {
+    auto blobs = open();
+    if (!blobs.ok()) return status_of(blobs.error());
+    const auto names = blobs->list(in->prefix());
+    if (!names.ok()) return status_of(names.error());
+    for (const std::string& name : *names) out->add_names(name);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status DeleteBlob(grpc::ServerContext*, const pb::DeleteBlobRequest* in,
+                          pb::DeleteBlobReply*) override {
+    auto blobs = open();
+    if (!blobs.ok()) return status_of(blobs.error());
+    if (auto error = blobs->remove(in->name())) return status_of(*error);
+    return grpc::Status::OK;
+  }
+
  private:
+  [[nodiscard]] Result<NatsBlobs, BlobError> open() const { return NatsBlobs::open(place_.nats, blobs_); }
+
   LogPlace place_;
+  NatsBlobs::Options blobs_;
   std::atomic<bool> stop_{false};
 };
 

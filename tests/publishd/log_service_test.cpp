@@ -468,6 +468,137 @@ TEST_F(LogServiceStream, StreamMadeAnewIsAnotherLog) {
   EXPECT_EQ(ring_->ring().log_mark().identity, r.done->log_identity());
 }
 
+class Blobs : public LogService {
+ protected:
+  void SetUp() override {
+    nats_.start("max_payload: 65536");
+    run_publishd();
+    ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(run() + "/publishd.sock"); })) << log();
+    stub_ = pb::Log::NewStub(
+        grpc::CreateChannel("unix:" + run() + "/publishd.sock", grpc::InsecureChannelCredentials()));
+  }
+  // `dies`: the caller, in the middle.
+  grpc::Status put(const std::string& name, const std::string& data, bool dies = false) {
+    grpc::ClientContext context;
+    pb::PutBlobReply reply;
+    const auto writer = stub_->PutBlob(&context, &reply);
+    pb::BlobChunk chunk;
+    chunk.set_name(name);
+    for (std::size_t at = 0; at == 0 || at < data.size(); at += 100'000) {
+      chunk.set_data(data.substr(at, 100'000));
+      if (!writer->Write(chunk)) break;
+      chunk.clear_name();
+    }
+    if (dies) {
+      context.TryCancel();
+    } else {
+      writer->WritesDone();
+    }
+    return writer->Finish();
+  }
+  std::pair<grpc::Status, std::string> get(const std::string& name) {
+    grpc::ClientContext context;
+    pb::GetBlobRequest request;
+    request.set_name(name);
+    const auto reader = stub_->GetBlob(&context, request);
+    std::string data;
+    pb::BlobChunk chunk;
+    while (reader->Read(&chunk)) data += chunk.data();
+    return {reader->Finish(), data};
+  }
+  std::vector<std::string> list(const std::string& prefix) {
+    grpc::ClientContext context;
+    pb::ListBlobsRequest request;
+    request.set_prefix(prefix);
+    pb::ListBlobsReply reply;
+    const auto status = stub_->ListBlobs(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return {reply.names().begin(), reply.names().end()};
+  }
+  grpc::Status remove(const std::string& name) {
+    grpc::ClientContext context;
+    pb::DeleteBlobRequest request;
+    request.set_name(name);
+    pb::DeleteBlobReply reply;
+    return stub_->DeleteBlob(&context, request, &reply);
+  }
+  // Messages in the bucket, markers included.
+  std::uint64_t messages() {
+    natsConnection* nc = nullptr;
+    jsCtx* js = nullptr;
+    jsStreamInfo* info = nullptr;
+    EXPECT_EQ(natsConnection_ConnectTo(&nc, nats_.url().c_str()), NATS_OK);
+    EXPECT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
+    EXPECT_EQ(js_GetStreamInfo(&info, js, "KV_ARANCINI_SNAPSHOTS", nullptr, nullptr), NATS_OK);
+    const std::uint64_t n = info != nullptr ? info->State.Msgs : 0;
+    jsStreamInfo_Destroy(info);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(nc);
+    return n;
+  }
+  static std::string data_of(std::size_t bytes, unsigned seed) {
+    std::minstd_rand random(seed);
+    std::string out(bytes, '\0');
+    for (char& c : out) c = static_cast<char>(random() >> 8U);
+    return out;
+  }
+  std::unique_ptr<pb::Log::Stub> stub_;
+};
+
+TEST_F(Blobs, AreThereAsAWholeOrNotAtAll) {
+  const std::string large = data_of(1'000'000, 1);
+  EXPECT_TRUE(list("").empty());
+  EXPECT_EQ(get("shard-0/1").first.error_code(), grpc::StatusCode::NOT_FOUND);
+  ASSERT_TRUE(put("shard-0/1", large).ok());
+  ASSERT_TRUE(put("shard-0/2", "").ok());
+  ASSERT_TRUE(put("shard-1/1", "small").ok());
+  EXPECT_EQ(list("shard-0/"), (std::vector<std::string>{"shard-0/1", "shard-0/2"}));
+  EXPECT_EQ(list("").size(), 3U);
+  const auto [status, data] = get("shard-0/1");
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(data, large);
+  EXPECT_EQ(get("shard-0/2").second, "");
+  EXPECT_TRUE(get("shard-0/2").first.ok());
+
+  // One that takes its place, and one whose writer dies.
+  const std::uint64_t before = messages();
+  const std::string other = data_of(1'000'000, 2);
+  ASSERT_TRUE(put("shard-0/1", other).ok());
+  EXPECT_EQ(messages(), before) << "nothing is left of the one before";
+  EXPECT_FALSE(put("shard-0/1", large, true).ok());
+  EXPECT_EQ(get("shard-0/1").second, other);
+  EXPECT_TRUE(wait_until([&] { return messages() == before; })) << messages();
+
+  EXPECT_TRUE(remove("shard-0/1").ok());
+  EXPECT_TRUE(remove("shard-0/1").ok()) << "it is not there any more";
+  EXPECT_TRUE(remove("shard-0/2").ok());
+  EXPECT_TRUE(remove("shard-1/1").ok());
+  EXPECT_EQ(messages(), 0U);
+  EXPECT_TRUE(list("").empty());
+}
+
+TEST_F(Blobs, WhatIsWrongIsSaid) {
+  ASSERT_TRUE(put("a", data_of(200'000, 3)).ok());
+  for (const char* name : {"", "a b", "a.*", ">", ".a", "a.", "a..b"}) {
+    EXPECT_EQ(put(name, "x").error_code(), grpc::StatusCode::INVALID_ARGUMENT) << name;
+  }
+  natsConnection* nc = nullptr;
+  jsCtx* js = nullptr;
+  ASSERT_EQ(natsConnection_ConnectTo(&nc, nats_.url().c_str()), NATS_OK);
+  ASSERT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
+  jsOptions o;
+  jsOptions_Init(&o);
+  o.Stream.Purge.Subject = "$KV.ARANCINI_SNAPSHOTS.chunk.*.2";
+  ASSERT_EQ(js_PurgeStream(js, "KV_ARANCINI_SNAPSHOTS", &o, nullptr), NATS_OK);
+  jsCtx_Destroy(js);
+  natsConnection_Destroy(nc);
+  const auto status = get("a").first;
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_NE(status.error_message().find("chunk 2 of"), std::string::npos) << status.error_message();
+  nats_.child().kill(SIGKILL);
+  EXPECT_EQ(get("a").first.error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
 TEST_F(LogServiceStream, BadRequestsAreRefused) {
   auto bad = from_;
   bad.set_shard(1);
