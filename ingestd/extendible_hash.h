@@ -151,6 +151,35 @@ class ExtendibleTable {
     return visited;
   }
 
+  // The hash behind the segment that `hash` belongs to; 0: none is behind it.
+  [[nodiscard]] std::uint64_t segment_end(std::uint64_t hash) const noexcept {
+    const std::size_t first = first_of(index_of(hash));
+    const std::size_t next = first + span_of(first);
+    return next >> depth_ != 0 ? 0 : first_hash(next);
+  }
+
+  // `f(const Slot&) -> bool` for the entries with a hash in [from, to), which must lie within one segment; 0
+  // as `to` is the end of all. False: `f` was, and the rest is not visited. Changes nothing, not even the
+  // layout.
+  template <class F>
+  bool visit(std::uint64_t from, std::uint64_t to, F&& f) const {
+    const std::size_t first = first_of(index_of(from));
+    const SegmentRef& ref = directory()[first];
+    const bool all = from == first_hash(first) && to == segment_end(from);
+    std::uint32_t left = ref.count;
+    for (std::uint64_t i = 0; left > 0 && i <= mask_of(ref); ++i) {
+      const Slot& slot = slots(ref)[i];
+      if (slot.empty()) continue;
+      --left;
+      if (!all) {
+        const std::uint64_t hash = slot.hash(seed_);
+        if (hash < from || (to != 0 && hash >= to)) continue;
+      }
+      if (!f(slot)) return false;
+    }
+    return true;
+  }
+
   // Constant time; memory goes to the pool's list of discarded tables.
   void clear() noexcept {
     if (header_ != nullptr) {

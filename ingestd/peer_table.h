@@ -262,6 +262,11 @@ class PeerTable {
     }
   }
 
+  // For those who visit the views in slices: a view keeps its row while it is there, and row numbers may be
+  // given to others.
+  [[nodiscard]] std::size_t view_rows() const { return view_rows_.size(); }
+  [[nodiscard]] PeerView* view_at(std::size_t row) const { return view_rows_[row]; }
+
   void touch(Router& router);
   void touch(PeerView& view);
   // Writes the rows that changed.

@@ -159,6 +159,23 @@ class RouteTable {
         table_);
   }
 
+  // For those who read two tables of one family and pool as if they were one: both order their routes by the
+  // same hash. segment_end(): a position behind `position` up to which visit() costs a scan of one segment;
+  // 0: the end. visit() calls `f(const Prefix&, const RouteState&) -> bool` for the routes in [from, to),
+  // `to` at most segment_end(from); false ends it, and is its result. The table stays as it is, to the byte.
+  [[nodiscard]] std::uint64_t segment_end(std::uint64_t position) const noexcept {
+    return std::visit([position](const auto& table) { return table.segment_end(position); }, table_);
+  }
+  template <class F>
+  bool visit(std::uint64_t from, std::uint64_t to, F&& f) const {
+    return std::visit(
+        [&](const auto& table) {
+          using Slot = typename std::remove_cvref_t<decltype(table)>::SlotType;
+          return table.visit(from, to, [&](const Slot& slot) { return f(slot.key(), slot.state); });
+        },
+        table_);
+  }
+
   // Forgets all routes, constant time; the memory waits in the pool for reclaim_some(). The table is usable
   // at once.
   void clear() noexcept;

@@ -102,6 +102,20 @@ constexpr std::array kIngest{
     entry(I::UpdatesReconciled, "arancini_ingest_updates_reconciled_total", kCounter,
           "Updates that tell what was dropped; also counted as announced or withdrawn."),
     entry(I::EventsWritten, "arancini_ingest_events_total", kCounter, "Events written to the ring."),
+    entry(
+        I::SnapshotTimeNs, "arancini_ingest_snapshot_time_seconds", kGauge,
+        "Unix time as of which the last snapshot of the tables is good, 0 if there was none since the start.",
+        1e-9),
+    entry(I::SnapshotRoutes, "arancini_ingest_snapshot_routes", kGauge, "Routes in the last snapshot."),
+    entry(I::SnapshotBytes, "arancini_ingest_snapshot_bytes", kGauge, "Size of the last snapshot."),
+    entry(I::SnapshotDurationNs, "arancini_ingest_snapshot_duration_seconds", kGauge,
+          "From the begin of the last snapshot until it was in force.", 1e-9),
+    entry(I::SnapshotPauseNs, "arancini_ingest_snapshot_longest_pause_seconds", kGauge,
+          "Longest time that the data thread worked for the last snapshot without looking at sessions.",
+          1e-9),
+    entry(I::SnapshotsTaken, "arancini_ingest_snapshots_total", kCounter, "Snapshots that came in force."),
+    entry(I::SnapshotsFailed, "arancini_ingest_snapshots_failed_total", kCounter,
+          "Snapshots that could not be written (801)."),
 };
 
 using P = PublishMetric;

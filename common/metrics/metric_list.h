@@ -68,6 +68,13 @@ enum class IngestMetric : std::size_t {
   RoutesUntold,       // what was told of them differs from what the router has
   UpdatesReconciled,  // told later; also in UpdatesAnnounced and UpdatesWithdrawn
   EventsWritten,      // to the ring
+  SnapshotTimeNs,     // CLOCK_REALTIME of the last one in force, 0: none of this process
+  SnapshotRoutes,
+  SnapshotBytes,
+  SnapshotDurationNs,
+  SnapshotPauseNs,  // longest slice of it on the hot thread
+  SnapshotsTaken,
+  SnapshotsFailed,
   Count
 };
 
