@@ -41,6 +41,8 @@ class SnapshotStore {
   // Not to be loaded and not to be deleted: kept as "<name>.corrupt". Empty, or one line.
   virtual std::string set_aside(const SnapshotName& name) = 0;
   virtual std::string remove(const SnapshotName& name) = 0;
+  // Any thread: what blocks ends soon, and nothing begins any more.
+  virtual void interrupt() {}
   // For texts: where `name` lies.
   [[nodiscard]] virtual std::string describe(const SnapshotName& name) const = 0;
 };

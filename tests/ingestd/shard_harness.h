@@ -165,6 +165,7 @@ class ShardHarness {
   // Headers and payloads of all that was read, with `record`.
   [[nodiscard]] const Buffer& records() const { return records_; }
   RingWriter& writer() { return *writer_; }
+  RingReader& reader() { return *reader_; }
   FakeClock& clock() { return clock_; }
   [[nodiscard]] std::uint64_t metric(IngestMetric m) const { return stats_->get(m); }
   [[nodiscard]] StatsReader rows() {
