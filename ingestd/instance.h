@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "common/base/clock.h"
 #include "common/base/config.h"
@@ -13,6 +14,8 @@
 #include "ingestd/recording.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_sink.h"
+#include "ingestd/snapshot_stores.h"
+#include "ingestd/snapshot_worker.h"
 
 namespace arancini::ingestd {
 
@@ -30,6 +33,8 @@ struct Instance {
   ShardSink sink;
   Listeners listeners;
   EventLoop loop;
+  Logger snapshot_log;                        // a logger for each thread
+  std::unique_ptr<SnapshotWorker> snapshots;  // null: there are none
 
   Instance(const Config& config_in, std::uint32_t number, const SystemClock& clock_in, Logger& log_in,
            Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog,
@@ -50,7 +55,14 @@ struct Instance {
                                 .max_sessions = config.bmp.max_sessions,
                                 .max_message_bytes = config.bmp.max_message_bytes,
                                 .io = config.bmp.io},
-             recording.front(sink), stats, log, clock) {}
+             recording.front(sink), stats, log, clock),
+        snapshot_log(fmt::format("ingestd@{}", number), parse_log_level(config.log.level)) {
+    if (auto store = open_snapshot_store(config)) {
+      snapshots = std::make_unique<SnapshotWorker>(
+          SnapshotWorker::Options{number, config.shards.count, config.snapshot.interval_s}, std::move(store),
+          shard.tasks(), ring, stats, snapshot_log, clock);
+    }
+  }
 };
 
 }  // namespace arancini::ingestd

@@ -149,6 +149,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   loop.watch_signals(instance.signals.get());
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
+  if (instance.snapshots) instance.snapshots->start();
   // Last: threads inherit the cores of the one that makes them, and only the hot one belongs here.
   if (config.shards.pin) pin_to_core(shard, log);
   instance.stats.set_state(shm::ProcessState::Running);
@@ -157,6 +158,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   ::sd_notifyf(0, "READY=1\nSTATUS=Shard %u of %u, %s", shard, config.shards.count, loop.backend().name());
   loop.run();
   ::sd_notify(0, "STOPPING=1");
+  if (instance.snapshots) instance.snapshots->stop();
   instance.stats.set_state(shm::ProcessState::Stopped);
   log.info("stopped");
 }

@@ -106,12 +106,11 @@ class SnapshotWorkerTest : public ::testing::Test {
   ShardHarness h;
   SystemClock clock;
   Logger log{"test", LogLevel::Error};
-  StatsWriter stats = StatsWriter::create(dir.file("stats"), {.kind = shm::ProcessKind::Ingestd,
-                                                              .shard = 0,
-                                                              .routers = 16,
-                                                              .peers = 64,
-                                                              .now_realtime_ns = 0})
-                          .value();
+  StatsWriter stats =
+      StatsWriter::create(
+          dir.file("stats"),
+          {.kind = shm::ProcessKind::Ingestd, .shard = 0, .routers = 16, .peers = 64, .now_realtime_ns = 0})
+          .value();
   snapshot::FileStore store;
   SessionId session;
 };
