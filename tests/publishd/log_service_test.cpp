@@ -138,7 +138,21 @@ class LogService : public NatsTest {
           return true;
         }));
   }
-  void freeze_nats() { nats_.child().kill(SIGKILL); }
+  // Full after so many more, and refuses (-1: never): the stream can be read, nothing can be added.
+  void limit(std::int64_t messages) {
+    natsConnection* nc = nullptr;
+    jsCtx* js = nullptr;
+    ASSERT_EQ(natsConnection_ConnectTo(&nc, nats_.url().c_str()), NATS_OK);
+    ASSERT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
+    jsStreamInfo* info = nullptr;
+    ASSERT_EQ(js_GetStreamInfo(&info, js, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
+    info->Config->Discard = js_DiscardNew;
+    info->Config->MaxMsgs = messages < 0 ? -1 : static_cast<std::int64_t>(info->State.Msgs) + messages;
+    EXPECT_EQ(js_UpdateStream(nullptr, js, info->Config, nullptr, nullptr), NATS_OK);
+    jsStreamInfo_Destroy(info);
+    jsCtx_Destroy(js);
+    natsConnection_Destroy(nc);
+  }
 };
 
 TEST_F(LogService, StreamInAllFormatsThenTheRing) {
@@ -263,7 +277,7 @@ TEST_F(LogService, LocalReadNeedsNoBroker) {
   ASSERT_TRUE(wait_until([&] { return ring->drained(); })) << log();
   ASSERT_TRUE(wait_until([&] { return ring->ring().in_log() == ring->ring().tail(); }));
   const RingPosition at = ring->ring().tail();
-  freeze_nats();
+  nats_.child().kill(SIGKILL);
   feed(*ring, 3000);  // several times what the ring holds
   auto local = request(*ring);
   local.set_ring_position(raw(at));
@@ -291,19 +305,6 @@ TEST_F(LogService, SpilledRecordsComeBehindTheStream) {
   run_publishd("update-v1-concat", "[journal]\nspill_after_s = 0.1\n");
   feed(*ring, 100);
   ASSERT_TRUE(wait_until([&] { return ring->drained(); })) << log();
-  // Full, and refuses: the stream can be read, nothing can be added.
-  natsConnection* nc = nullptr;
-  jsCtx* js = nullptr;
-  ASSERT_EQ(natsConnection_ConnectTo(&nc, nats_.url().c_str()), NATS_OK);
-  ASSERT_EQ(natsConnection_JetStream(&js, nc, nullptr), NATS_OK);
-  const auto limit = [&](std::int64_t messages) {
-    jsStreamInfo* info = nullptr;
-    ASSERT_EQ(js_GetStreamInfo(&info, js, "ARANCINI_UPDATES", nullptr, nullptr), NATS_OK);
-    info->Config->Discard = js_DiscardNew;
-    info->Config->MaxMsgs = messages < 0 ? -1 : static_cast<std::int64_t>(info->State.Msgs) + messages;
-    EXPECT_EQ(js_UpdateStream(nullptr, js, info->Config, nullptr, nullptr), NATS_OK);
-    jsStreamInfo_Destroy(info);
-  };
   limit(1);
   feed(*ring, 3000);
   Restored r = read(request(*ring));
@@ -313,29 +314,33 @@ TEST_F(LogService, SpilledRecordsComeBehindTheStream) {
   scan(*ring, RingPosition{r.done->ring_position()}, r);
   EXPECT_EQ(r.gaps(1, 3100), 0U);
   EXPECT_EQ(r.wrong, "");
-  jsCtx_Destroy(js);
-  natsConnection_Destroy(nc);
 }
 
-// While it is read the journal is published and removed, or nearly so: whatever comes, nothing is missing.
+// While it is read the journal is published and its segments are removed: back to the stream.
 TEST_F(LogService, JournalThatIsDrainedMeanwhile) {
   auto ring = shard(0, 1, 256U << 10);
   nats_.start("");
   run_publishd("update-v1-concat", "[journal]\nspill_after_s = 0.1\nsegment_bytes = 8388608\n");
   feed(*ring, 100);
   ASSERT_TRUE(wait_until([&] { return ring->drained(); })) << log();
-  for (int round = 0; round < 2; ++round) {
-    freeze_nats();
-    for (std::uint32_t i = 0; i < 6000; ++i) {
-      ASSERT_TRUE(wait_until([&] { return ring->write(i % 7, 60); })) << log();
-    }
-    nats_.start_again();
-    Restored r = read(request(*ring));
-    ASSERT_TRUE(r.done) << r.said() << log();
-    scan(*ring, RingPosition{r.done->ring_position()}, r);
-    EXPECT_EQ(r.gaps(1, ring->written()), 0U) << round;
-    EXPECT_EQ(r.wrong, "");
+  limit(1);
+  for (std::uint32_t i = 0; i < 12'000; ++i) {
+    ASSERT_TRUE(wait_until([&] { return ring->write(i % 7, 60); })) << log();
   }
+  bool drained = false;
+  // Nobody takes what comes until all of it is somewhere else.
+  Restored r = read(request(*ring), [&](const Restored& now) {
+    if (drained || now.records == 0) return false;
+    drained = true;
+    limit(-1);
+    EXPECT_TRUE(wait_until([&] { return ring->ring().in_log() == ring->ring().tail(); }, 60s)) << log();
+    return false;
+  });
+  ASSERT_TRUE(r.done) << r.said() << log();
+  EXPECT_GT(r.begins.size(), 1U);
+  scan(*ring, RingPosition{r.done->ring_position()}, r);
+  EXPECT_EQ(r.gaps(1, ring->written()), 0U);
+  EXPECT_EQ(r.wrong, "");
 }
 
 TEST_F(LogService, JournalAsTheSinkIsTheLog) {
@@ -370,6 +375,38 @@ TEST_F(LogService, JournalAsTheSinkIsTheLog) {
   for (const std::uint64_t s : later.sequences) EXPECT_GT(s, 300U);
   EXPECT_FALSE(later.sequences.empty());
   EXPECT_LE(later.sequences.size(), 40U);
+}
+
+// The journal's readers lack what went to the stream; the stream gets what the journal holds.
+TEST_F(LogService, AnotherSinkIsAnotherLog) {
+  nats_.start("");
+  auto ring = shard(0, 1);
+  run_publishd();
+  feed(*ring, 50);
+  ASSERT_TRUE(wait_until([&] { return ring->drained() && ring->ring().log_mark().sequence > 0; })) << log();
+  const auto stream = ring->ring().log_mark();
+  EXPECT_EQ(ring->ring().dump_request(), 0U);
+  publishd_.kill(SIGTERM);
+  run_publishd("update-v1-concat", "[sink]\nkind = \"journal\"\n");
+  feed(*ring, 50);
+  ASSERT_TRUE(wait_until([&] { return ring->drained() && ring->ring().dump_request() == 1; })) << log();
+  const auto journal = ring->ring().log_mark();
+  EXPECT_NE(journal.identity, stream.identity);
+  auto from = request(*ring);
+  from.set_log_sequence(stream.sequence);
+  from.set_log_identity(stream.identity);
+  const Restored r = read(from);
+  ASSERT_TRUE(r.done) << r.said() << log();
+  EXPECT_TRUE(r.begins[0].other_log());
+  EXPECT_EQ(r.gaps(51, 100), 0U);
+  EXPECT_EQ(r.sequences.size(), 50U);
+  publishd_.kill(SIGTERM);
+  run_publishd();
+  ASSERT_TRUE(wait_until([&] { return ring->ring().log_mark().identity == stream.identity; })) << log();
+  const Restored whole = read(request(*ring));
+  ASSERT_TRUE(whole.done) << whole.said() << log();
+  EXPECT_EQ(whole.gaps(1, 100), 0U);
+  EXPECT_EQ(ring->ring().dump_request(), 1U);
 }
 
 TEST_F(LogService, PublishdKilledInTheMiddleEndsTheCall) {
@@ -575,6 +612,46 @@ TEST_F(Blobs, AreThereAsAWholeOrNotAtAll) {
   EXPECT_TRUE(remove("shard-1/1").ok());
   EXPECT_EQ(messages(), 0U);
   EXPECT_TRUE(list("").empty());
+}
+
+// docs/nats.md lists them.
+TEST_F(LogService, PermissionsOfTheManualSuffice) {
+  nats_.start(
+      "authorization { users: [ { user: u, password: p, permissions: { publish: { allow: "
+      "[\"arancini.updates.>\", "
+      "\"arancini.events.>\", \"$JS.API.STREAM.INFO.*\", \"$JS.API.STREAM.CREATE.*\", "
+      "\"$JS.API.STREAM.NAMES\", "
+      "\"$JS.API.STREAM.MSG.GET.*\", \"$JS.API.CONSUMER.CREATE.>\", \"$JS.API.CONSUMER.DELETE.>\", "
+      "\"$JS.API.CONSUMER.INFO.>\", \"$JS.API.CONSUMER.MSG.NEXT.>\", \"$KV.ARANCINI_SNAPSHOTS.>\", "
+      "\"$JS.API.DIRECT.GET.>\", \"$JS.API.STREAM.PURGE.KV_ARANCINI_SNAPSHOTS\"] }, subscribe: \"_INBOX.>\" "
+      "} } ] }");
+  auto ring = shard(0, 1);
+  run_publishd("update-v1-concat", "[nats]\nuser = \"u\"\npassword = \"p\"\n");
+  feed(*ring, 100);
+  ASSERT_TRUE(wait_until([&] { return ring->drained(); })) << log();
+  const Restored r = read(request(*ring));
+  ASSERT_TRUE(r.done) << r.said() << log();
+  EXPECT_EQ(r.said(), "");
+  EXPECT_EQ(r.gaps(1, 100), 0U);
+  const auto stub = pb::Log::NewStub(
+      grpc::CreateChannel("unix:" + run() + "/publishd.sock", grpc::InsecureChannelCredentials()));
+  for (int round = 0; round < 2; ++round) {
+    grpc::ClientContext context;
+    pb::PutBlobReply reply;
+    const auto writer = stub->PutBlob(&context, &reply);
+    pb::BlobChunk chunk;
+    chunk.set_name("a");
+    chunk.set_data("data");
+    EXPECT_TRUE(writer->Write(chunk));
+    writer->WritesDone();
+    const auto status = writer->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  grpc::ClientContext list;
+  pb::ListBlobsReply names;
+  EXPECT_TRUE(stub->ListBlobs(&list, pb::ListBlobsRequest(), &names).ok());
+  EXPECT_EQ(names.names_size(), 1);
+  EXPECT_EQ(nats_.log().find("Violation"), std::string::npos) << nats_.log();
 }
 
 TEST_F(Blobs, WhatIsWrongIsSaid) {
