@@ -106,8 +106,10 @@ class LogRead {
     if (log.identity != identity && (own || raw(needed) > 0))
       return fmt::format("nothing of {} was published into the present log yet", ring.path());
     if (log.published < needed) {
-      return fmt::format("{} bytes of {}, of another division of the routers, are not published yet",
-                         raw(needed) - raw(log.published), ring.path());
+      return fmt::format(
+          "{} bytes of {}, of another division of the routers, are not published yet (if publishd's "
+          "log says that this ring was given up, move the file away)",
+          raw(needed) - raw(log.published), ring.path());
     }
     return {};
   }
