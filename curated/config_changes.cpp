@@ -26,6 +26,7 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("curation.session_grace_s", a.curation.session_grace_s, b.curation.session_grace_s);
   look("curation.resync_timeout_s", a.curation.resync_timeout_s, b.curation.resync_timeout_s);
   look("curation.resync_settle_s", a.curation.resync_settle_s, b.curation.resync_settle_s);
+  look("dump.interval_s", a.dump.interval_s, b.dump.interval_s);
   look("nats.url", a.nats.url, b.nats.url);
   look("nats.subject_prefix", a.nats.subject_prefix, b.nats.subject_prefix);
   look("nats.updates_stream", a.nats.updates_stream, b.nats.updates_stream);

@@ -22,7 +22,7 @@ bool is_idle(const PeerView& view) {
 }
 
 bool is_idle(const Router& router) {
-  if (router.sessions != 0 || router.drops.active) return false;
+  if (router.sessions != 0 || router.drops.active || router.dumping) return false;
   for (const Peer* peer : router.peers) {
     for (const auto& view : peer->views) {
       if (view && !is_idle(*view)) return false;
@@ -137,6 +137,11 @@ Router* PeerTable::router(const IpAddress& address, std::string_view name) {
   router->row = row;
   router_rows_[row] = router.get();
   return routers_.emplace(std::move(key), std::move(router)).first->second.get();
+}
+
+Router* PeerTable::find_router(const RouterKey& key) {
+  const auto found = routers_.find(key);
+  return found == routers_.end() ? nullptr : found->second.get();
 }
 
 Session& PeerTable::open_session(const IpAddress& source, std::uint16_t port, SessionId& id) {

@@ -163,7 +163,8 @@ struct Router {
   std::array<char, shm::kStatsTextBytes> last_error_text{};
   std::array<char, shm::kStatsTextBytes> sys_name{}, sys_descr{};
   std::vector<Peer*> peers;
-  bool dirty = false;  // the row is to be written
+  bool dirty = false;    // the row is to be written
+  bool dumping = false;  // its tables are being dumped
   std::uint64_t announcements_dropped = 0, withdraws_dropped = 0;
   UntoldCounts untold;
   DropEpisode drops;
@@ -262,6 +263,15 @@ class PeerTable {
     }
   }
 
+  // Calls f(Router&) for all routers, in the order of their rows.
+  template <class F>
+  void each_router(F&& f) {
+    for (Router* router : router_rows_) {
+      if (router != nullptr) f(*router);
+    }
+  }
+  // Null: it is not there (any more).
+  [[nodiscard]] Router* find_router(const RouterKey& key);
   // For those who visit the views in slices: a view keeps its row while it is there, and row numbers may be
   // given to others.
   [[nodiscard]] std::size_t view_rows() const { return view_rows_.size(); }

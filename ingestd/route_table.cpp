@@ -51,6 +51,7 @@ RouteState* RouteTable::find(const Prefix& prefix) noexcept {
 
 std::pair<RouteState*, bool> RouteTable::insert(const Prefix& prefix) noexcept {
   check(prefix);
+  has_path_ids_ |= prefix.path_id != 0;
   return with(table_, prefix,
               [&prefix](auto& table, std::uint64_t hash, auto match) -> std::pair<RouteState*, bool> {
                 const auto [slot, is_new] = table.find_or_place(hash, match);
@@ -74,6 +75,14 @@ void RouteTable::prefetch(const Prefix& prefix) const noexcept {
   with(table_, prefix, [](auto& table, std::uint64_t hash, auto) { table.prefetch(hash); });
 }
 
+bool RouteTable::passed(const WalkCursor& cursor, const Prefix& prefix) const noexcept {
+  if (cursor.done) return true;
+  return with(table_, prefix, [&](auto&, std::uint64_t hash, auto) {
+    if (hash != cursor.hash_position) return hash < cursor.hash_position;
+    return cursor.in_tie && prefix <= cursor.tie;
+  });
+}
+
 std::size_t RouteTable::size() const noexcept {
   return std::visit([](const auto& table) { return table.size(); }, table_);
 }
@@ -83,6 +92,7 @@ std::size_t RouteTable::memory_bytes() const noexcept {
 }
 
 void RouteTable::clear() noexcept {
+  has_path_ids_ = false;
   std::visit([](auto& table) { table.clear(); }, table_);
 }
 

@@ -133,6 +133,12 @@ class RouteTable {
   void prefetch(const Prefix& prefix) const noexcept;
 
   [[nodiscard]] std::size_t size() const noexcept;
+  // Some route that was ever inserted since clear() had a path id: prefixes cannot be found without knowing
+  // it.
+  [[nodiscard]] bool has_path_ids() const noexcept { return has_path_ids_; }
+  // A walk that has come to `cursor` has this prefix behind it. Walks of all tables of a pool and family go
+  // in one order.
+  [[nodiscard]] bool passed(const WalkCursor& cursor, const Prefix& prefix) const noexcept;
   // Segments and directory, by class size; what waits in the pool after clear() is no longer counted.
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
   [[nodiscard]] bool is_v4() const noexcept { return table_.index() == 0; }
@@ -187,6 +193,7 @@ class RouteTable {
   void check(const Prefix& prefix) const noexcept;
 
   SegmentPool* pool_;
+  bool has_path_ids_ = false;
   std::variant<ExtendibleTable<RouteSlotV4>, ExtendibleTable<RouteSlotV6>> table_;
 };
 

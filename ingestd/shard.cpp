@@ -43,7 +43,8 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
       rib(context, peers, untold, drop_report),
       sweep(context, peers, untold, drop_report, life_cycle),
       resync(context, sweep, life_cycle),
-      reconcile(context, peers, untold, barriers) {
+      reconcile(context, peers, untold, barriers),
+      dump(context, peers, barriers) {
   stats.set(IngestMetric::RingCapacityBytes, ring.capacity_bytes());
 }
 
@@ -354,6 +355,10 @@ Shard::Work Shard::do_work() {
     work.more = !s.sweep.idle();
   }
   if (context.drop_newest) s.tell_dropped(work, all_told);
+  if (all_told && !s.restoring) {
+    work.more = s.dump.run() == Dump::Progress::More || work.more;
+    work.next_deadline_ns = sooner(work.next_deadline_ns, s.dump.next_deadline_ns());
+  }
   switch (s.tasks.run(s)) {
     case HotTask::Progress::More: work.more = true; break;
     case HotTask::Progress::Wait:

@@ -31,7 +31,8 @@ struct ShardContext {
         drop_newest(config.ring.when_full == WhenRingFull::DropNewest),
         grace_ns(to_ns(config.curation.session_grace_s)),
         resync_timeout_ns(to_ns(config.curation.resync_timeout_s)),
-        resync_settle_ns(to_ns(config.curation.resync_settle_s)) {
+        resync_settle_ns(to_ns(config.curation.resync_settle_s)),
+        dump_interval_ns(to_ns(config.dump.interval_s)) {
     read_clock();
   }
 
@@ -52,6 +53,7 @@ struct ShardContext {
   const std::uint64_t grace_ns;
   const std::uint64_t resync_timeout_ns;
   const std::uint64_t resync_settle_ns;
+  const std::uint64_t dump_interval_ns;  // 0: only on demand
 
   std::uint64_t now_ns = 0;       // CLOCK_BOOTTIME, as of the last read_clock()
   std::uint64_t realtime_ns = 0;  // CLOCK_REALTIME

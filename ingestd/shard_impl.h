@@ -9,6 +9,7 @@
 #include "common/wire/bmp.h"
 #include "ingestd/barriers.h"
 #include "ingestd/drop_report.h"
+#include "ingestd/dump.h"
 #include "ingestd/events.h"
 #include "ingestd/hot_task.h"
 #include "ingestd/life_cycle.h"
@@ -85,6 +86,7 @@ struct Shard::Impl {
   RibSweep sweep;
   Resync resync;
   Reconcile reconcile;
+  Dump dump;
   HotTasks tasks;
   std::vector<SessionId> to_close;
   bool clock_is_fresh = false;

@@ -301,6 +301,11 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   {
+    Section s(root, "dump", name);
+    s.seconds("interval_s", c.dump.interval_s, 0, 365.0 * 86400);
+    s.finish();
+  }
+  {
     Section s(root, "nats", name);
     s.text("url", c.nats.url);
     s.require(good_nats_url(c.nats.url), "url", kNatsUrlRule);
@@ -403,9 +408,9 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths",   "bmp",       "shards", "ring",
-                                                  "curation", "nats",    "publish",   "sink",   "journal",
-                                                  "snapshot", "metrics", "supervise", "log"};
+    static constexpr std::string_view kKnown[] = {"instance", "paths",    "bmp",     "shards",    "ring",
+                                                  "curation", "dump",     "nats",    "publish",   "sink",
+                                                  "journal",  "snapshot", "metrics", "supervise", "log"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));

@@ -66,6 +66,9 @@ struct Config {
     double resync_timeout_s = 300;  // re-sync ends after this without End-of-RIB
     double resync_settle_s = 5;     // and this long after End-of-RIB without news
   } curation;
+  struct Dump {
+    double interval_s = 0;  // all tables are published again that often, 0: only on demand
+  } dump;
   struct Nats {
     std::string url = "nats://127.0.0.1:4222";  // "embedded": curated runs its own nats-server
     std::string subject_prefix = "arancini";

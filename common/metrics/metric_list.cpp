@@ -116,6 +116,9 @@ constexpr std::array kIngest{
     entry(I::SnapshotsTaken, "arancini_ingest_snapshots_total", kCounter, "Snapshots that came in force."),
     entry(I::SnapshotsFailed, "arancini_ingest_snapshots_failed_total", kCounter,
           "Snapshots that could not be written (801)."),
+    entry(I::UpdatesDumped, "arancini_ingest_updates_dumped_total", kCounter,
+          "Updates of table dumps; also counted as announced."),
+    entry(I::Dumps, "arancini_ingest_dumps_total", kCounter, "Table dumps of routers that were completed."),
 };
 
 using P = PublishMetric;

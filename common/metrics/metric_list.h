@@ -75,6 +75,8 @@ enum class IngestMetric : std::size_t {
   SnapshotPauseNs,  // longest slice of it on the hot thread
   SnapshotsTaken,
   SnapshotsFailed,
+  UpdatesDumped,  // told again by a dump; also in UpdatesAnnounced
+  Dumps,          // of routers, complete
   Count
 };
 

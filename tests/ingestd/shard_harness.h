@@ -116,11 +116,14 @@ class ShardHarness {
     bool drop_newest = false;
     bool record = false;  // what goes through sink(); fill() does nothing then
     std::size_t record_queue_bytes = 4U << 20;
+    double dump_interval_s = 0;
+    bool log_follows = true;
   };
   ShardHarness() : ShardHarness(Options{}) {}
   explicit ShardHarness(const Options& options) : options_(options) {
     if (options.drop_newest) config_.ring.when_full = WhenRingFull::DropNewest;
     config_.curation.session_grace_s = options.grace_s;
+    config_.dump.interval_s = options.dump_interval_s;
     config_.curation.resync_timeout_s = options.resync_timeout_s;
     config_.curation.resync_settle_s = options.resync_settle_s;
     auto file = RingFile::create_or_attach(dir_.file("ring"), {.capacity_bytes = options.ring_bytes,
@@ -146,6 +149,7 @@ class ShardHarness {
     shard_->publish();
     drain();
     shard_.reset();
+    dumps_.clear();
     start();
   }
 
@@ -204,6 +208,17 @@ class ShardHarness {
     settle();
   }
 
+  // Says that what was read is in the log; drain() does so itself unless options.log_follows is false.
+  void put_in_log() {
+    reader_->file().header().reader.published.store(raw(reader_->head()), std::memory_order_release);
+    for (auto& [router, dump] : dumps_) {
+      if (dump.late_from == 0 && reader_->head() >= dump.start_end)
+        dump.late_from = raw(writer_->next_sequence());
+    }
+  }
+  // As publishd does when the log began anew.
+  void request_dump() { reader_->file().header().reader.dump_request.fetch_add(1); }
+
   // Reads up to `records` records and folds them.
   std::size_t drain(std::size_t records = SIZE_MAX) {
     std::size_t n = 0;
@@ -216,6 +231,7 @@ class ShardHarness {
       fold(record);
       reader_->release(record.end);
     }
+    if (options_.log_follows) put_in_log();
     return n;
   }
   // Writes barriers about nobody until there is room for `leave_bytes` at most.
@@ -324,6 +340,8 @@ class ShardHarness {
     }
     return out;
   }
+  // Complete dumps that were read.
+  [[nodiscard]] std::uint64_t dumps() const { return dumps_done_; }
   [[nodiscard]] const Buffer& bytes() const { return bytes_; }
   // Updates since the last call.
   std::vector<schema::DecodedUpdate> take_updates() {
@@ -402,6 +420,53 @@ class ShardHarness {
     return n;
   }
 
+  // Consumers that begin with a dump: one at dump_start, and one as late as it may, behind what was written
+  // when dump_start was in the log. At dump_end both have the table.
+  struct Bootstrap {
+    std::map<RouteKey, ToldRoute> early, late;
+    RingPosition start_end{};
+    std::uint64_t late_from = 0;  // update sequence
+    std::uint64_t start = 0, routes = 0;
+  };
+  void follow_dump(const schema::EventFields& event, RingPosition end) {
+    if (event.kind == schema::EventKind::DumpStart) {
+      ASSERT_EQ(dumps_.count(event.router), 0U) << "two dumps of a router at a time";
+      dumps_[event.router].start = event.sequence;
+      dumps_[event.router].start_end = end;
+    } else if (event.kind == schema::EventKind::DumpEnd) {
+      const auto found = dumps_.find(event.router);
+      ASSERT_NE(found, dumps_.end());
+      const Bootstrap& b = found->second;
+      ASSERT_EQ(event.details.at(0).value, std::to_string(b.start));
+      ASSERT_EQ(event.counters.at(0).value, b.routes);
+      std::map<RouteKey, ToldRoute> table;
+      for (const auto& [key, route] : table_) {
+        if (key.router == event.router) table.emplace(key, route);
+      }
+      ASSERT_EQ(b.early, table);
+      ASSERT_EQ(b.late, table);
+      dumps_.erase(found);
+      ++dumps_done_;
+    }
+  }
+  void follow_dump(const schema::DecodedUpdate& u, const RouteKey& key) {
+    const auto found = dumps_.find(u.router);
+    if (found == dumps_.end()) {
+      ASSERT_NE(u.reason, Reason::Dump) << "outside of a dump";
+      return;
+    }
+    Bootstrap& b = found->second;
+    if (u.reason == Reason::Dump) ++b.routes;
+    for (auto* table : {&b.early, &b.late}) {
+      if (table == &b.late && (b.late_from == 0 || u.sequence < b.late_from)) continue;
+      if (u.announced) {
+        (*table)[key] = ToldRoute{u.as_path, u.next_hop, u.med, u.peer_asn};
+      } else {
+        table->erase(key);
+      }
+    }
+  }
+
   void fold(const RingRecord& record) {
     if (options_.record) {
       const auto header = std::as_bytes(std::span(&record.header, 1));
@@ -423,6 +488,7 @@ class ShardHarness {
       if (event.kind == schema::EventKind::SyncEnd && !options_.drop_newest) {
         ASSERT_EQ(event.counters.at(1).value, routes_told(event)) << event.text;
       }
+      follow_dump(event, record.end);
       events_.push_back(std::move(event));
       return;
     }
@@ -451,7 +517,12 @@ class ShardHarness {
             ASSERT_GT(epoch, said->second.second) << "another subject without a barrier";
           }
           said->second = {u.peer_asn, epoch};
-          if (u.announced) {
+          follow_dump(u, key);
+          if (u.announced && u.reason == Reason::Dump) {
+            ASSERT_TRUE(u.synthetic);
+            ASSERT_NE(found, table_.end()) << "dumps what was not told: " << u.prefix_address.to_string();
+            ASSERT_EQ(found->second, (ToldRoute{u.as_path, u.next_hop, u.med, u.peer_asn}));
+          } else if (u.announced) {
             ToldRoute route{u.as_path, u.next_hop, u.med, u.peer_asn};
             ASSERT_FALSE(u.synthetic);
             if (found != table_.end()) {
@@ -487,6 +558,8 @@ class ShardHarness {
   std::map<RouteKey, ToldRoute> table_;
   std::map<RouteKey, std::pair<std::uint32_t, std::uint64_t>> said_;  // AS number and epoch of the last news
   std::map<std::uint32_t, std::uint64_t> epochs_;                     // barriers by router
+  std::map<IpAddress, Bootstrap> dumps_;                              // under way
+  std::uint64_t dumps_done_ = 0;
   std::uint64_t barriers_ = 0, barriers_for_all_ = 0;
   std::vector<schema::DecodedUpdate> updates_;
   Buffer bytes_;
