@@ -108,7 +108,7 @@ std::size_t JournalSink::do_work(std::uint64_t now_ns) noexcept {
 // The journal may have more of a ring than the ring's head says: a publishd that died in between.
 void JournalSink::begin(Ring& r) {
   const std::uint64_t identity = journal_.identity();
-  const bool other = r.source->log_identity() != 0 && r.source->log_identity() != identity;
+  const bool other = identity != 0 && r.source->log_identity() != 0 && r.source->log_identity() != identity;
   r.store = journal_.open(r.source->writer_id(), r.source->shard(), r.created_ns);
   if (raw(r.store->end()) == 0 && r.store->appended() == r.store->end())
     r.store->restart(r.source->head(), r.source->floor_stream_sequence(),
@@ -204,9 +204,11 @@ void JournalSink::settle(Ring& r) {
     r.head = to;
     r.source->set_published(to);
   }
-  if (r.head >= end && order != r.log_order) {
+  // The name comes later where the directory could not be made at first.
+  if (const std::uint64_t identity = journal_.identity();
+      r.head >= end && (order != r.log_order || r.source->log_identity() != identity)) {
     r.log_order = order;
-    r.source->set_log_mark(order, journal_.identity());
+    r.source->set_log_mark(order, identity);
   }
 }
 
