@@ -135,6 +135,7 @@ Router* PeerTable::router(const IpAddress& address, std::string_view name) {
   router->address = address;
   router->name = key.name;
   router->row = row;
+  router->serial = next_router_serial_++;
   router_rows_[row] = router.get();
   return routers_.emplace(std::move(key), std::move(router)).first->second.get();
 }

@@ -150,6 +150,7 @@ struct Router {
   IpAddress address;
   std::string name;  // routerId of what is published; empty: the address is the name
   std::uint32_t row = 0;
+  std::uint64_t serial = 0;  // order of creation: tells those apart that have the same row, one after another
   shm::RouterState state = shm::RouterState::Connected;
   std::uint16_t port = 0;  // of the newest session
   std::uint16_t sessions = 0;
@@ -304,6 +305,7 @@ class PeerTable {
   std::deque<Session> sessions_;
   std::vector<std::uint32_t> free_sessions_;
   std::uint64_t next_serial_ = 1;
+  std::uint64_t next_router_serial_ = 1;
   std::uint32_t open_sessions_ = 0;
   std::map<RouterKey, std::unique_ptr<Router>> routers_;
   std::unordered_map<PeerKey, std::unique_ptr<Peer>, KeyHash> peers_;

@@ -82,7 +82,7 @@ void SnapshotTask::prepare(std::uint32_t shard, std::uint32_t shard_count, std::
   attributes_.open = body_.open = false;
   item_count_ = next_item_ = 0;
   routers_ = views_ = tables_ = 0;
-  for (RouterSeen& seen : routers_seen_) seen.seen = false;
+  for (RouterSeen& seen : routers_seen_) seen.serial = 0;
   highest_id_ = 0;
   release_word_ = 0;
   longest_slice_ns_ = slices_ = 0;
@@ -222,14 +222,14 @@ SnapshotTask::Step SnapshotTask::add_route(std::uint32_t table, Family family,
 SnapshotTask::Step SnapshotTask::view_entry(const PeerView& view) noexcept {
   const Router& router = *view.peer.router;
   RouterSeen& seen = routers_seen_[router.row];
-  if (!seen.seen || seen.address != router.address) {
+  if (seen.serial != router.serial) {
     const Step step = add(body_, snapshot::RouterEntry{.id = routers_,
                                                        .address = router.address,
-                                                       .name = {},
+                                                       .name = router.name,
                                                        .sys_name = text_of(router.sys_name),
                                                        .sys_descr = text_of(router.sys_descr)});
     if (step != Step::More) return step;
-    seen = {router.address, routers_++, true};
+    seen = {router.serial, routers_++};
   }
   snapshot::ViewEntry entry;
   entry.id = views_;
@@ -266,7 +266,7 @@ SnapshotTask::Step SnapshotTask::walk(Shard::Impl& shard, std::uint64_t until_ns
     const PeerView* view = peers.view_at(next_row_);
     // Nothing is told of a view that goes, and of one that came since then nothing was told.
     if (view != nullptr && current_.active &&
-        !(view->peer.key == current_.key && view->peer.router->address == current_.router &&
+        !(view->peer.key == current_.key && view->peer.router->serial == current_.router &&
           view->view == current_.view)) {
       view = nullptr;
     }
@@ -278,7 +278,7 @@ SnapshotTask::Step SnapshotTask::walk(Shard::Impl& shard, std::uint64_t until_ns
     if (!current_.active) {
       current_.active = true;
       current_.key = view->peer.key;
-      current_.router = view->peer.router->address;
+      current_.router = view->peer.router->serial;
       current_.view = view->view;
     }
     if (!current_.began) {

@@ -98,7 +98,7 @@ class SnapshotTask final : public HotTask {
   struct Current {
     bool active = false;
     PeerKey key;
-    IpAddress router;
+    std::uint64_t router = 0;  // Router::serial
     View view{};
     std::uint32_t id = 0;
     bool began = false;  // its entry is in the snapshot
@@ -152,9 +152,8 @@ class SnapshotTask final : public HotTask {
   std::size_t item_count_ = 0, next_item_ = 0;
   std::uint32_t routers_ = 0, views_ = 0, tables_ = 0;
   struct RouterSeen {
-    IpAddress address;
+    std::uint64_t serial = 0;  // Router::serial, 0: none
     std::uint32_t id = 0;
-    bool seen = false;
   };
   std::vector<RouterSeen> routers_seen_;  // by row
   std::uint32_t highest_id_ = 0;          // of the bits in referenced_
