@@ -51,9 +51,19 @@ void Reconcile::collect(RibTable& table, bool told_only) {
   for (std::uint32_t i = 0; i < count_ && !told_only; ++i) {
     if (const RouteState* route = table.routes.find(items_[i].prefix)) items_[i].attr = route->attr;
   }
-  const auto record = [](const Item& item) { return std::tuple(raw(item.attr), item.reason, item.order); };
-  std::sort(items_.begin(), items_.begin() + count_,
-            [&](const Item& a, const Item& b) { return record(a) < record(b); });
+  const auto found = items_.begin() + count_;
+  const auto alike = [](const Item& item) { return std::tuple(raw(item.attr), item.reason, item.order); };
+  std::sort(items_.begin(), found, [&](const Item& a, const Item& b) { return alike(a) < alike(b); });
+  for (std::uint32_t i = 0; i < count_; ++i) {
+    const bool same =
+        i > 0 && items_[i].attr == items_[i - 1].attr && items_[i].reason == items_[i - 1].reason;
+    items_[i].record = same ? items_[i - 1].record : items_[i].order;
+  }
+  // Records in the order in which they were found: which ids attributes have depends on who else holds some.
+  const auto told = [](const Item& item) {
+    return std::tuple(item.attr != AttrId::None, item.record, item.order);
+  };
+  std::sort(items_.begin(), found, [&](const Item& a, const Item& b) { return told(a) < told(b); });
 }
 
 Reconcile::Step Reconcile::step(RibTable& table) {

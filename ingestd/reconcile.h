@@ -37,6 +37,7 @@ class Reconcile {
     AttrId attr = AttrId::None;  // to be announced with; None: to be withdrawn
     std::uint8_t reason = 0;     // of the withdraw
     std::uint8_t order = 0;      // in which it was found
+    std::uint8_t record = 0;     // order of the first one of its record
   };
   static_assert(kStepRoutes <= 256);
 

@@ -156,12 +156,19 @@ class BlobSink final : public snapshot::SnapshotSink {
   bool ended_ = false;
 };
 
+// A publishd that was away for long is found again within a second.
+std::shared_ptr<grpc::Channel> channel_to(const std::string& socket_path) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  return grpc::CreateCustomChannel("unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
+}
+
 class KvStore final : public snapshot::SnapshotStore {
  public:
   explicit KvStore(const std::string& socket_path)
-      : where_("publishd at " + socket_path),
-        stub_(log::Log::NewStub(
-            grpc::CreateChannel("unix:" + socket_path, grpc::InsecureChannelCredentials()))) {}
+      : where_("publishd at " + socket_path), stub_(log::Log::NewStub(channel_to(socket_path))) {}
 
   Result<std::vector<SnapshotName>, std::string> list() override {
     Call call(calls_);
