@@ -14,6 +14,7 @@
 #include "common/base/error.h"
 #include "common/base/local_listener.h"
 #include "common/base/types.h"
+#include "curated/shards_client.h"
 
 namespace arancini::curated {
 
@@ -41,13 +42,22 @@ std::string_view peer_state(shm::PeerState state) {
   return "unknown";
 }
 
+constexpr std::size_t kReplyBytes = 256 * 1024;  // of routes in one message
+
+// At most three digits.
+std::optional<unsigned> number(const std::string& text) {
+  if (text.empty() || text.size() > 3 || text.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
+  return static_cast<unsigned>(std::stoul(text));
+}
+
 std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
   return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
 }
 
 class ControlImpl final : public pb::Control::Service {
  public:
-  ControlImpl(const Config& config, Fleet& fleet) : config_(config), fleet_(fleet) {}
+  ControlImpl(const Config& config, Fleet& fleet) : config_(config), fleet_(fleet), shards_(config) {}
 
   grpc::Status GetStatus(grpc::ServerContext*, const pb::GetStatusRequest*, pb::Status* out) override {
     const FleetView view = fleet_.view();
@@ -85,8 +95,10 @@ class ControlImpl final : public pb::Control::Service {
       to->set_detail(p.detail);
       if (p.name == "curated") out->set_uptime_s(p.uptime_s);
     }
+    const std::vector<ShardAnswer> answers = shards_.states();
     for (const ShardView& s : view.shards) {
       auto* to = out->add_shards();
+      if (s.shard < answers.size()) set_answer(answers[s.shard], *to);
       to->set_shard(s.shard);
       to->set_sessions(s.value(IngestMetric::SessionsOpen));
       to->set_routes(s.value(IngestMetric::Routes));
@@ -98,6 +110,91 @@ class ControlImpl final : public pb::Control::Service {
       to->set_ring_capacity_bytes(s.value(IngestMetric::RingCapacityBytes));
       to->set_ring_state(s.ring_state);
     }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Lookup(grpc::ServerContext* context, const pb::LookupRequest* request,
+                      grpc::ServerWriter<pb::LookupReply>* writer) override {
+    const std::string& text = request->prefix();
+    const auto slash = text.find('/');
+    const auto address = IpAddress::parse(text.substr(0, slash));
+    const unsigned bits = address && address->is_v4() ? 32 : 128;
+    const auto length = slash == std::string::npos ? std::optional(bits) : number(text.substr(slash + 1));
+    if (!address || !length || *length > bits) {
+      return {grpc::StatusCode::INVALID_ARGUMENT,
+              "'" + text + "' is neither a prefix (192.0.2.0/24) nor an address"};
+    }
+    LookupWanted wanted;
+    wanted.address = *address;
+    wanted.length = static_cast<std::uint8_t>(*length);
+    wanted.match = request->match() == pb::LookupRequest::EXACT    ? LookupWanted::Match::Exact
+                   : request->match() == pb::LookupRequest::LONGER ? LookupWanted::Match::Longer
+                                                                   : LookupWanted::Match::Longest;
+    wanted.limit = request->limit();
+    wanted.one_router = !request->router().empty();
+    if (wanted.one_router) {
+      const auto router = IpAddress::parse(request->router());
+      if (!router) return not_an_address(request->router());
+      wanted.router = *router;
+    }
+    LookupFound found = shards_.lookup(wanted, [context] { return context->IsCancelled(); });
+    pb::LookupReply reply;
+    std::size_t bytes = 0;
+    for (std::string& route : found.routes) {
+      bytes += route.size();
+      reply.add_routes(std::move(route));
+      if (bytes < kReplyBytes) continue;
+      if (!writer->Write(reply)) return grpc::Status::CANCELLED;
+      reply.Clear();
+      bytes = 0;
+    }
+    reply.set_truncated(found.truncated);
+    add_problems(found.problems, reply);
+    writer->Write(reply);
+    return grpc::Status::OK;
+  }
+
+  grpc::Status Dump(grpc::ServerContext* context, const pb::DumpRequest* request,
+                    pb::DumpReply* out) override {
+    std::optional<IpAddress> router;
+    if (!request->router().empty()) {
+      router = IpAddress::parse(request->router());
+      if (!router) return not_an_address(request->router());
+    }
+    std::vector<ShardProblem> problems;
+    const auto done = shards_.dump(
+        router ? &*router : nullptr, [context] { return context->IsCancelled(); }, problems);
+    for (const DumpDone& d : done) {
+      auto* to = out->add_shards();
+      to->set_shard(d.shard);
+      to->set_routers(d.routers);
+      to->set_routes(d.routes);
+      to->set_writer(d.writer);
+      to->set_start_event(d.start_event);
+      to->set_end_event(d.end_event);
+    }
+    add_problems(problems, *out);
+    if (router && done.empty() && problems.empty()) {
+      return {grpc::StatusCode::NOT_FOUND,
+              "no shard knows the router " + request->router() + "; see: aranctl routers"};
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status TakeSnapshot(grpc::ServerContext* context, const pb::TakeSnapshotRequest*,
+                            pb::TakeSnapshotReply* out) override {
+    std::vector<ShardProblem> problems;
+    const auto done = shards_.snapshot([context] { return context->IsCancelled(); }, problems);
+    for (const SnapshotDone& d : done) {
+      auto* to = out->add_shards();
+      to->set_shard(d.shard);
+      to->set_name(d.name);
+      to->set_routes(d.routes);
+      to->set_bytes(d.bytes);
+      to->set_duration_ms(d.duration_ms);
+      to->set_longest_pause_us(d.longest_pause_us);
+    }
+    add_problems(problems, *out);
     return grpc::Status::OK;
   }
 
@@ -136,10 +233,7 @@ class ControlImpl final : public pb::Control::Service {
     std::string wanted;
     if (!request->router().empty()) {
       const auto address = IpAddress::parse(request->router());
-      if (!address) {
-        return {grpc::StatusCode::INVALID_ARGUMENT,
-                "'" + request->router() + "' is not an IPv4 or IPv6 address; see: aranctl routers"};
-      }
+      if (!address) return not_an_address(request->router());
       wanted = address->to_string();  // the form of the rows
     }
     for (const PeerView& p : fleet_.peers()) {
@@ -166,8 +260,33 @@ class ControlImpl final : public pb::Control::Service {
   }
 
  private:
+  static grpc::Status not_an_address(const std::string& text) {
+    return {grpc::StatusCode::INVALID_ARGUMENT,
+            "'" + text + "' is not an IPv4 or IPv6 address; see: aranctl routers"};
+  }
+
+  static void set_answer(const ShardAnswer& answer, pb::ShardStatus& to) {
+    to.set_restoring(answer.restoring);
+    to.set_restore_text(answer.restore_text);
+    to.set_snapshot_ns(answer.snapshot_realtime_ns);
+    to.set_snapshot_routes(answer.snapshot_routes);
+    to.set_snapshot_bytes(answer.snapshot_bytes);
+    to.set_snapshot_error(answer.snapshot_error);
+    to.set_control_error(answer.problem);
+  }
+
+  template <class Reply>
+  static void add_problems(const std::vector<ShardProblem>& problems, Reply& reply) {
+    for (const ShardProblem& p : problems) {
+      auto* to = reply.add_problems();
+      to->set_shard(p.shard);
+      to->set_text(p.text);
+    }
+  }
+
   const Config& config_;
   Fleet& fleet_;
+  const ShardsClient shards_;
 };
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "common/base/runtime_dir.h"
+#include "ingestd/control_service.h"
 #include "ingestd/instance.h"
 #include "ingestd/replay.h"
 
@@ -107,6 +108,35 @@ RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock
   throw StartError(EX_OSERR, ring.error().text);
 }
 
+// An operator's snapshot waits until what is in it is durable, which takes a broker.
+constexpr std::uint64_t kSnapshotPatienceNs = 3600ULL * 1'000'000'000;
+
+ControlService::Hooks control_hooks(Instance& instance) {
+  ControlService::Hooks hooks;
+  hooks.state = [&instance] {
+    ShardState state;
+    if (instance.snapshots) {
+      const SnapshotState of = instance.snapshots->state();
+      state.snapshot_realtime_ns = of.realtime_ns;
+      state.snapshot_routes = of.routes;
+      state.snapshot_bytes = of.bytes;
+      state.snapshot_error = of.error;
+    }
+    return state;
+  };
+  hooks.take_snapshot = [&instance]() -> Result<SnapshotTaken, std::string> {
+    if (!instance.snapshots) return Err{std::string("no snapshots are taken (snapshot.store)")};
+    const auto taken = instance.snapshots->take(kSnapshotPatienceNs);
+    if (!taken) return Err{taken.error()};
+    return SnapshotTaken{.name = taken->name,
+                         .routes = taken->routes,
+                         .bytes = taken->bytes,
+                         .duration_ms = taken->duration_ns / 1'000'000,
+                         .longest_pause_us = taken->longest_pause_ns / 1000};
+  };
+  return hooks;
+}
+
 void run(const Arguments& arguments, const Config& config, Fd signals) {
   const std::uint32_t shard = *arguments.shard;
   check_runtime_dir(config.paths.runtime_dir);
@@ -150,6 +180,13 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
   if (instance.snapshots) instance.snapshots->start();
+  auto control = ControlService::start({.path = config.ingestd_control_path(shard),
+                                        .writer = instance.ring.writer_id(),
+                                        .log_name = fmt::format("ingestd@{}", shard),
+                                        .log_level = parse_log_level(config.log.level)},
+                                       instance.shard.tasks(), clock, control_hooks(instance));
+  if (!control) throw StartError(EX_CANTCREAT, control.error());
+
   // Last: threads inherit the cores of the one that makes them, and only the hot one belongs here.
   if (config.shards.pin) pin_to_core(shard, log);
   instance.stats.set_state(shm::ProcessState::Running);

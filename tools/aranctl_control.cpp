@@ -16,10 +16,14 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sstream>
 
 #include "common/base/clock.h"
 #include "common/base/fd.h"
+#include "common/schema/update_decode.h"
+#include "tools/route_json.h"
+#include "tools/route_text.h"
 
 namespace arancini::tools {
 
@@ -29,6 +33,8 @@ namespace pb = control::v1;
 using nlohmann::ordered_json;
 
 constexpr auto kPatience = std::chrono::seconds(5);
+constexpr auto kLookupPatience = std::chrono::seconds(60);
+constexpr auto kLongPatience = std::chrono::seconds(3600);
 constexpr std::uint64_t kSecond = 1'000'000'000U;
 
 std::string socket_of(const GlobalOptions& options) {
@@ -62,33 +68,39 @@ std::string why_unreachable(const std::string& path, const std::string& runtime_
   }
 }
 
-// Makes one call; prints the reason and sets the exit code if there is no answer.
-template <class Request, class Response>
-bool ask(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
-         grpc::Status (pb::Control::Stub::*call)(grpc::ClientContext*, const Request&, Response*)) {
+std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
+  return pb::Control::NewStub(
+      grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
+}
+
+// Makes one call; prints the reason and sets the exit code if there is no answer. `call` is given a stub and
+// a context.
+template <class Call>
+bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience, Call&& call) {
   const std::string path = socket_of(options);
   std::string why = why_unreachable(path, options.runtime_dir);
   exit_code = kExitNoCurated;
   if (why.empty()) {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
-    const auto stub = pb::Control::NewStub(
-        grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
+    const auto stub = stub_of(path);
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kPatience);
-    const grpc::Status status = (stub.get()->*call)(&context, request, &response);
+    context.set_deadline(std::chrono::system_clock::now() + patience);
+    const grpc::Status status = call(*stub, context);
     if (status.ok()) {
       exit_code = kExitOk;
       return true;
     }
     switch (static_cast<int>(status.error_code())) {
       case grpc::StatusCode::DEADLINE_EXCEEDED:
-        why = "curated did not answer within 5 s; is it overloaded or stopped (Ctrl-Z)?";
+        why = "curated did not answer within " + std::to_string(patience.count()) +
+              " s; is it overloaded or stopped (Ctrl-Z)?";
         break;
       case grpc::StatusCode::UNAVAILABLE:
         why = "curated closed the connection: it refuses this user (see its log), or it is stopping";
         break;
       case grpc::StatusCode::INVALID_ARGUMENT:
+      case grpc::StatusCode::NOT_FOUND:
         exit_code = kExitUsage;
         why = status.error_message();
         break;
@@ -97,6 +109,25 @@ bool ask(const GlobalOptions& options, int& exit_code, const Request& request, R
   }
   std::fprintf(stderr, "aranctl: %s\n", why.c_str());
   return false;
+}
+
+template <class Request, class Response>
+bool ask(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
+         grpc::Status (pb::Control::Stub::*call)(grpc::ClientContext*, const Request&, Response*),
+         std::chrono::seconds patience = kPatience) {
+  return call_curated(options, exit_code, patience,
+                      [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
+                        return (stub.*call)(&context, request, &response);
+                      });
+}
+
+// Shards that are missing in an answer: never silently.
+template <class Reply>
+void say_problems(const Reply& reply, int& exit_code) {
+  for (const pb::ShardProblem& p : reply.problems()) {
+    std::fprintf(stderr, "aranctl: shard %u is missing: %s\n", p.shard(), p.text().c_str());
+    exit_code = kExitIncomplete;
+  }
 }
 
 // Left-aligned columns two blanks apart, each as wide as its widest cell but not wider than its limit.
@@ -189,7 +220,14 @@ ordered_json to_json(const pb::Status& s) {
                              {"malformed", k.malformed()},
                              {"ring_used_bytes", k.ring_used_bytes()},
                              {"ring_capacity_bytes", k.ring_capacity_bytes()},
-                             {"ring_state", k.ring_state()}});
+                             {"ring_state", k.ring_state()},
+                             {"restoring", k.restoring()},
+                             {"restore_text", k.restore_text()},
+                             {"snapshot_ns", k.snapshot_ns()},
+                             {"snapshot_routes", k.snapshot_routes()},
+                             {"snapshot_bytes", k.snapshot_bytes()},
+                             {"snapshot_error", k.snapshot_error()},
+                             {"control_error", k.control_error()}});
   }
   out["processes"] = ordered_json::array();
   for (const auto& p : s.processes()) {
@@ -254,6 +292,14 @@ void status(const GlobalOptions& options, int& exit_code) {
                 percent(k.ring_used_bytes(), k.ring_capacity_bytes()), k.ring_state()});
   }
   shards.print();
+  for (const auto& k : answer.shards()) {
+    if (k.restoring()) {
+      std::printf("shard %u restores its tables; its routers wait:\n%s", k.shard(),
+                  wrapped(k.restore_text(), 4, 80).c_str());
+    }
+    if (!k.snapshot_error().empty())
+      std::printf("shard %u, snapshot:\n%s", k.shard(), wrapped(k.snapshot_error(), 4, 80).c_str());
+  }
 }
 
 ordered_json to_json(const pb::Router& r) {
@@ -363,7 +409,99 @@ void peers(const GlobalOptions& options, const std::string& router, int& exit_co
   table.print();
 }
 
+struct LookupOptions {
+  std::string prefix, router;
+  bool longer = false, exact = false;
+  std::uint64_t limit = 10000;
+};
+
+void lookup(const GlobalOptions& options, const LookupOptions& wanted, int& exit_code) {
+  pb::LookupRequest request;
+  request.set_prefix(wanted.prefix);
+  request.set_match(wanted.longer  ? pb::LookupRequest::LONGER
+                    : wanted.exact ? pb::LookupRequest::EXACT
+                                   : pb::LookupRequest::LONGEST);
+  request.set_router(wanted.router);
+  request.set_limit(wanted.limit);
+  pb::LookupReply last;
+  std::uint64_t routes = 0;
+  const auto print = [&](const schema::DecodedUpdate& route) {
+    ++routes;
+    const ordered_json j = route_json(route);
+    if (options.json) {
+      print_json(j);
+      return;
+    }
+    std::printf("%s\n    %s\n", route_text(j).c_str(), table_text(j).c_str());
+  };
+  const bool answered = call_curated(
+      options, exit_code, kLookupPatience, [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
+        const auto reader = stub.Lookup(&context, request);
+        pb::LookupReply reply;
+        while (reader->Read(&reply)) {
+          for (const std::string& update : reply.routes()) {
+            (void)schema::decode_payload(schema::PayloadFormat::UpdateV1,
+                                         std::as_bytes(std::span(update.data(), update.size())), print);
+          }
+          reply.clear_routes();
+          last = reply;
+        }
+        return reader->Finish();
+      });
+  if (!answered) return;
+  if (!options.json && routes == 0) std::printf("no route\n");
+  if (last.truncated()) {
+    std::fprintf(stderr, "aranctl: there are more routes than --limit %llu a shard\n",
+                 static_cast<unsigned long long>(wanted.limit));
+    exit_code = kExitIncomplete;
+  }
+  say_problems(last, exit_code);
+}
+
+void snapshot(const GlobalOptions& options, int& exit_code) {
+  pb::TakeSnapshotReply answer;
+  if (!ask(options, exit_code, pb::TakeSnapshotRequest{}, answer, &pb::Control::Stub::TakeSnapshot,
+           kLongPatience)) {
+    return;
+  }
+  if (options.json) {
+    ordered_json out = {{"shards", ordered_json::array()}};
+    for (const auto& k : answer.shards()) {
+      out["shards"].push_back({{"shard", k.shard()},
+                               {"name", k.name()},
+                               {"routes", k.routes()},
+                               {"bytes", k.bytes()},
+                               {"duration_ms", k.duration_ms()},
+                               {"longest_pause_us", k.longest_pause_us()}});
+    }
+    print_json(out);
+  } else {
+    for (const auto& k : answer.shards()) {
+      std::printf("shard %u: %s, %s routes, %s bytes, %llu ms, longest pause %llu us\n", k.shard(),
+                  k.name().c_str(), short_number(k.routes()).c_str(), short_number(k.bytes()).c_str(),
+                  static_cast<unsigned long long>(k.duration_ms()),
+                  static_cast<unsigned long long>(k.longest_pause_us()));
+    }
+  }
+  say_problems(answer, exit_code);
+}
+
 }  // namespace
+
+bool request_dump(const GlobalOptions& options, const std::string& router, std::uint64_t patience_s,
+                  std::vector<DumpedShard>& done, int& exit_code) {
+  pb::DumpRequest request;
+  request.set_router(router);
+  pb::DumpReply answer;
+  if (!ask(options, exit_code, request, answer, &pb::Control::Stub::Dump,
+           std::chrono::seconds(static_cast<std::int64_t>(patience_s)))) {
+    return false;
+  }
+  for (const auto& k : answer.shards())
+    done.push_back({k.shard(), k.routers(), k.routes(), k.writer(), k.start_event(), k.end_event()});
+  say_problems(answer, exit_code);
+  return true;
+}
 
 std::string short_number(std::uint64_t n) {
   static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
@@ -429,6 +567,20 @@ void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit
   const auto router = std::make_shared<std::string>();
   peers_command->add_option("--router", *router, "only those of the router with this address");
   peers_command->callback([&options, &exit_code, router] { peers(options, *router, exit_code); });
+
+  auto* lookup_command =
+      app.add_subcommand("lookup", "routes for a prefix or address, of all routers and peers, longest first");
+  const auto wanted = std::make_shared<LookupOptions>();
+  lookup_command->add_option("prefix", wanted->prefix, "192.0.2.0/24, or an address")->required();
+  auto* longer = lookup_command->add_flag("--longer", wanted->longer, "the prefix and all that lie in it");
+  lookup_command->add_flag("--exact", wanted->exact, "only this prefix")->excludes(longer);
+  lookup_command->add_option("--router", wanted->router, "only those of the router with this address");
+  lookup_command->add_option("--limit", wanted->limit, "at most so many of each shard; 0: all")
+      ->capture_default_str();
+  lookup_command->callback([&options, &exit_code, wanted] { lookup(options, *wanted, exit_code); });
+
+  app.add_subcommand("snapshot", "every shard writes a snapshot of its tables now")
+      ->callback([&options, &exit_code] { snapshot(options, exit_code); });
 }
 
 }  // namespace arancini::tools

@@ -9,16 +9,19 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <set>
 #include <thread>
 
 #include "common/nats/stream_reader.h"
 #include "common/schema/message_headers.h"
 #include "common/schema/update_decode.h"
+#include "tools/dump_marks.h"
 #include "tools/event_json.h"
 #include "tools/journal_stream.h"
 #include "tools/nats_flags.h"
 #include "tools/route_fold.h"
 #include "tools/route_json.h"
+#include "tools/route_text.h"
 #include "tools/sequence_audit.h"
 
 namespace arancini::tools {
@@ -38,6 +41,8 @@ struct StreamOptions {
   bool from_start = false;
   bool all = false;
   bool events = false;
+  bool follow = false;
+  bool from_dump = false;
   double settle_s = 3;
 
   Result<std::unique_ptr<StreamReader>, StreamError> open() {
@@ -248,61 +253,7 @@ class FullRead {
   int exit_code_ = kExitOk;
 };
 
-// Members of a JSON array of numbers or strings. (fmt::join makes GCC 12 warn falsely.)
-std::string joined(const ordered_json& list, char separator) {
-  std::string out;
-  for (const auto& member : list) {
-    if (!out.empty()) out += separator;
-    out += member.is_string() ? member.get<std::string>() : member.dump();
-  }
-  return out;
-}
-
-std::string path_text(const ordered_json& path) {
-  std::string out;
-  for (const auto& member : path) {
-    if (!out.empty()) out += ' ';
-    if (member.is_number()) {
-      out += member.dump();
-    } else if (member.is_array()) {
-      out += "{" + joined(member, ',') + "}";
-    } else {
-      out += "(" + joined(*member.begin(), ' ') + ")";
-    }
-  }
-  return out;
-}
-
-std::string route_text(const ordered_json& j) {
-  std::string out = j["prefix"].get<std::string>();
-  if (j["path_id"] != 0) out += fmt::format(" path-id {}", j["path_id"].get<std::uint32_t>());
-  if (j.contains("next_hop")) out += " via " + j["next_hop"].get<std::string>();
-  if (j.contains("as_path")) out += " as-path [" + path_text(j["as_path"]) + "]";
-  if (j.contains("origin")) out += " " + j["origin"].get<std::string>();
-  for (const char* key : {"med", "local_pref"}) {
-    if (j.contains(key)) out += fmt::format(" {} {}", key, j[key].get<std::uint32_t>());
-  }
-  for (const char* key : {"communities", "large_communities", "ext_communities"}) {
-    if (j.contains(key) && !j[key].empty()) {
-      out += fmt::format(" {} {}", key, joined(j[key], ','));
-    }
-  }
-  return out;
-}
-
-// The heading under which fold lists routes.
-std::string table_text(const ordered_json& j) {
-  std::string out = fmt::format("router {} peer {} AS{}", j["router"].get<std::string>(),
-                                j["peer"].get<std::string>(), j["peer_asn"].get<std::uint32_t>());
-  if (j["peer_distinguisher"] != "0:0") out += " rd " + j["peer_distinguisher"].get<std::string>();
-  return out + fmt::format(" {} afi {} safi {}", j["view"].get<std::string>(), j["afi"].get<unsigned>(),
-                           j["safi"].get<unsigned>());
-}
-
-int fold(StreamOptions& options, bool json) {
-  RouteFold table;
-  FullRead stream(options, FullRead::Settle::Beginning);
-  if (!stream.run([&](const DecodedUpdate& u) { table.apply(u); })) return stream.exit_code();
+void print_table(const RouteFold& table, bool json) {
   std::string heading;
   table.for_each([&](const DecodedUpdate& route) {
     const ordered_json j = route_json(route);
@@ -315,6 +266,79 @@ int fold(StreamOptions& options, bool json) {
     heading = std::move(its);
     print_line("  " + route_text(j));
   });
+}
+
+// Behind the mark of the last complete dump of each router.
+int fold_from_dump(StreamOptions& options, bool json) {
+  const auto failed = [](const StreamError& error) {
+    say(error.text);
+    return error.exit_code;
+  };
+  StreamOptions of_events = options;
+  of_events.events = true;
+  of_events.flags.stream.reset();
+  DumpMarks marks;
+  auto events = of_events.open();
+  if (!events.ok()) return failed(events.error());
+  const auto events_at = (*events)->position();
+  if (!events_at.ok()) return failed(events_at.error());
+  if (const auto error = (*events)->read(1, events_at->last_sequence, [&](const StreamMessage& m) {
+        marks.add(m);
+        return true;
+      })) {
+    return failed(*error);
+  }
+  if (marks.complete().empty()) {
+    say("no router has a complete dump in the " + of_events.source +
+        ": make one (aranctl dump), or fold from the beginning");
+    return kExitIncomplete;
+  }
+  std::uint64_t from = UINT64_MAX;
+  for (const auto& [router, mark] : marks.complete()) from = std::min(from, mark.after + 1);
+
+  auto reader = options.open();
+  if (!reader.ok()) return failed(reader.error());
+  const auto at = (*reader)->position();
+  if (!at.ok()) return failed(at.error());
+  RouteFold table;
+  std::uint64_t updates = 0;
+  bool bad = false;
+  std::set<std::string> without;
+  const auto error = (*reader)->read(from, at->last_sequence, [&](const StreamMessage& m) {
+    const auto problem = decode(m, [&](const DecodedUpdate& u) {
+      std::string router = u.router_id.empty() ? u.router.to_string() : u.router_id;
+      const auto mark = marks.complete().find(router);
+      if (mark == marks.complete().end()) {
+        without.insert(std::move(router));
+      } else if (m.stream_sequence() <= mark->second.after) {
+        return;
+      }
+      table.apply(u);
+      ++updates;
+    });
+    if (problem) say(*problem);
+    bad = bad || problem.has_value();
+    return true;
+  });
+  if (error) return failed(*error);
+  print_table(table, json);
+  if (!json) fmt::print("{} routes from {} updates behind {}\n", table.size(), updates, from - 1);
+  const bool discarded = at->first_sequence > from;
+  if (discarded) say(fmt::format("{} no longer has {}, where the oldest dump begins", options.source, from));
+  for (const std::string& router : without) {
+    say(fmt::format("router {} has no complete dump: what was told of it up to {} is missing", router,
+                    from - 1));
+  }
+  if (bad || (*reader)->damaged() > 0) return kExitBadData;
+  return discarded || !without.empty() ? kExitIncomplete : kExitOk;
+}
+
+int fold(StreamOptions& options, bool json) {
+  if (options.from_dump) return fold_from_dump(options, json);
+  RouteFold table;
+  FullRead stream(options, FullRead::Settle::Beginning);
+  if (!stream.run([&](const DecodedUpdate& u) { table.apply(u); })) return stream.exit_code();
+  print_table(table, json);
   if (!json)
     fmt::print("{} routes from {} updates\n", table.size(), stream.audit().records() + stream.unidentified());
   stream.say_what_is_missing();
@@ -438,6 +462,12 @@ int tail(StreamOptions& options, bool json) {
   return bad ? kExitBadData : kExitOk;
 }
 
+int events(StreamOptions& options, bool json) {
+  options.events = true;
+  options.all = !options.follow;
+  return tail(options, json);
+}
+
 }  // namespace
 
 void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_code) {
@@ -449,6 +479,7 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
   static constexpr Command kCommands[] = {
       {"tail", "updates as they come, one per line", tail},
       {"fold", "folds the stream from its start: the routers' tables, sorted, one route per line", fold},
+      {"events", "what happened to routers, sessions, peers and tables", events},
       {"audit", "checks that every update is in the stream once and in order; exit 1 if not", audit},
   };
   for (const Command& command : kCommands) {
@@ -476,7 +507,19 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
       sub->add_flag("--all", options->all, "ends behind what the stream holds now");
       sub->add_flag("--events", options->events,
                     "events instead of updates (default stream: nats.events_stream)");
+    } else if (command.run == events) {
+      sub->add_flag("--follow", options->follow, "goes on with what comes");
+      sub->add_option("--from", options->from, "start (default), new, or a stream sequence")
+          ->check([](const std::string& v) {
+            return v == "start" || v == "new" || number(v) ? std::string()
+                                                           : "must be start, new or a number: " + v;
+          });
     } else {
+      if (command.run == fold) {
+        sub->add_flag(
+            "--from-dump", options->from_dump,
+            "begins at the last complete dump of each router (aranctl dump), not at the stream's start");
+      }
       sub->add_option("--settle", options->settle_s, "seconds that holes get to close on a live stream")
           ->capture_default_str()
           ->check(CLI::NonNegativeNumber);

@@ -5,6 +5,7 @@
 #include "tools/aranctl.h"
 #include "tools/aranctl_control.h"
 #include "tools/aranctl_decode.h"
+#include "tools/aranctl_dump.h"
 #include "tools/aranctl_stream.h"
 
 int main(int argc, char** argv) {
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
   int exit_code = kExitOk;
   add_control_commands(app, globals, exit_code);
   add_stream_commands(app, globals, exit_code);
+  add_dump_command(app, globals, exit_code);
   add_decode_command(app, exit_code);
   // The global flags may stand behind the command as well.
   for (CLI::App* command : app.get_subcommands({})) command->fallthrough();

@@ -1,0 +1,76 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/base/config.h"
+#include "common/base/result.h"
+#include "common/base/types.h"
+
+// What curated asks the ingestds over their sockets (common/proto/shard.proto). Calls go to all shards at
+// once and return when the last one has answered, or not: a shard that does not is named, never hidden. Any
+// thread.
+namespace arancini::curated {
+
+struct ShardProblem {
+  std::uint32_t shard = 0;
+  std::string text;
+};
+
+struct ShardAnswer {
+  bool restoring = false;
+  std::string restore_text;
+  std::uint64_t snapshot_realtime_ns = 0, snapshot_routes = 0, snapshot_bytes = 0;
+  std::string snapshot_error;
+  std::string problem;  // why the rest is empty
+};
+
+struct LookupWanted {
+  IpAddress address;
+  std::uint8_t length = 0;
+  enum class Match : std::uint8_t { Longest, Exact, Longer } match = Match::Longest;
+  bool one_router = false;
+  IpAddress router;
+  std::uint64_t limit = 0;
+};
+struct LookupFound {
+  std::vector<std::string> routes;  // framed Updates, longest prefix first
+  bool truncated = false;
+  std::vector<ShardProblem> problems;
+};
+
+struct DumpDone {
+  std::uint32_t shard = 0;
+  std::uint64_t routers = 0, routes = 0;
+  std::string writer;  // 32 hex digits
+  std::uint64_t start_event = 0, end_event = 0;
+};
+
+struct SnapshotDone {
+  std::uint32_t shard = 0;
+  std::string name;
+  std::uint64_t routes = 0, bytes = 0, duration_ms = 0, longest_pause_us = 0;
+};
+
+class ShardsClient {
+ public:
+  using Cancelled = std::function<bool()>;  // nobody waits for the answer any more
+
+  explicit ShardsClient(const Config& config) : config_(config) {}
+
+  // By shard, within half a second.
+  [[nodiscard]] std::vector<ShardAnswer> states() const;
+  [[nodiscard]] LookupFound lookup(const LookupWanted& wanted, const Cancelled& cancelled) const;
+  // `router` null: of all. Those that do not know the router are left out.
+  [[nodiscard]] std::vector<DumpDone> dump(const IpAddress* router, const Cancelled& cancelled,
+                                           std::vector<ShardProblem>& problems) const;
+  [[nodiscard]] std::vector<SnapshotDone> snapshot(const Cancelled& cancelled,
+                                                   std::vector<ShardProblem>& problems) const;
+
+ private:
+  const Config& config_;
+};
+
+}  // namespace arancini::curated
