@@ -465,6 +465,7 @@ int tail(StreamOptions& options, bool json) {
 int events(StreamOptions& options, bool json) {
   options.events = true;
   options.all = !options.follow;
+  if (options.from.empty()) options.from = "start";
   return tail(options, json);
 }
 
