@@ -25,9 +25,9 @@ std::string path_text(const ordered_json& path) {
     if (member.is_number()) {
       out += member.dump();
     } else if (member.is_array()) {
-      out += "{" + joined(member, ',') + "}";
+      out += fmt::format("{{{}}}", joined(member, ','));
     } else {
-      out += "(" + joined(*member.begin(), ' ') + ")";
+      out += fmt::format("({})", joined(*member.begin(), ' '));
     }
   }
   return out;
@@ -38,9 +38,9 @@ std::string path_text(const ordered_json& path) {
 std::string route_text(const ordered_json& j) {
   std::string out = j["prefix"].get<std::string>();
   if (j["path_id"] != 0) out += fmt::format(" path-id {}", j["path_id"].get<std::uint32_t>());
-  if (j.contains("next_hop")) out += " via " + j["next_hop"].get<std::string>();
-  if (j.contains("as_path")) out += " as-path [" + path_text(j["as_path"]) + "]";
-  if (j.contains("origin")) out += " " + j["origin"].get<std::string>();
+  if (j.contains("next_hop")) out.append(" via ").append(j["next_hop"].get<std::string>());
+  if (j.contains("as_path")) out += fmt::format(" as-path [{}]", path_text(j["as_path"]));
+  if (j.contains("origin")) out.append(" ").append(j["origin"].get<std::string>());
   for (const char* key : {"med", "local_pref"}) {
     if (j.contains(key)) out += fmt::format(" {} {}", key, j[key].get<std::uint32_t>());
   }
@@ -55,7 +55,7 @@ std::string route_text(const ordered_json& j) {
 std::string table_text(const ordered_json& j) {
   std::string out = fmt::format("router {} peer {} AS{}", j["router"].get<std::string>(),
                                 j["peer"].get<std::string>(), j["peer_asn"].get<std::uint32_t>());
-  if (j["peer_distinguisher"] != "0:0") out += " rd " + j["peer_distinguisher"].get<std::string>();
+  if (j["peer_distinguisher"] != "0:0") out.append(" rd ").append(j["peer_distinguisher"].get<std::string>());
   return out + fmt::format(" {} afi {} safi {}", j["view"].get<std::string>(), j["afi"].get<unsigned>(),
                            j["safi"].get<unsigned>());
 }

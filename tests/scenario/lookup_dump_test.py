@@ -61,7 +61,7 @@ def main():
     with Pipeline(shards=2) as p, Load(p, routers=3, peers=2, prefixes=3000, churn=3000, rate=30000) as load:
         wait_for("tables are told", lambda: p.metric("arancini_ingest_routes") >= 10000, 60, 0.2)
         nothing = from_dump(p)
-        assert nothing.returncode == 3 and "no complete dump" in nothing.stderr, nothing.stderr
+        assert nothing.returncode == 3 and "no router has a complete dump" in nothing.stderr, nothing.stderr
         # In the middle of churn.
         marks = lines(p.aranctl("dump", "--json", "--nats", p.nats).stdout)
         assert sorted(m["router"] for m in marks) == ["127.0.5.1", "127.0.5.2", "127.0.5.3"], marks
@@ -86,6 +86,8 @@ def main():
         url = urlparse(p.nats)
         with NatsClient(url.hostname, url.port) as client:
             client.js("STREAM.DELETE.ARANCINI_UPDATES")
+        # publishd finds that out with the next message that it sends.
+        p.aranctl("dump", "127.0.5.1", "--nats", p.nats, check=False)
 
         def told_again():
             folded = from_dump(p)
@@ -96,7 +98,7 @@ def main():
         assert whole.stdout.splitlines() == load.truth
         assert p.metric("arancini_ingest_received_bytes_total") == before, "no router has said anything"
         kinds = [e["kind"] for e in lines(p.aranctl("events", "--nats", p.nats, "--json").stdout)]
-        assert kinds.count("stream_epoch") == 1 and kinds.count("dump_end") == 3 + 1 + 3, kinds
+        assert kinds.count("stream_epoch") == 1 and kinds.count("dump_end") >= 3 + 1 + 3, kinds
         load.alive()
 
 
