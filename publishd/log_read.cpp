@@ -27,8 +27,9 @@ using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kPoll{50};
 constexpr std::chrono::milliseconds kSay{1000};
-constexpr std::chrono::seconds kPatience{5};  // of one try to read the stream
-constexpr std::uint64_t kIdentities = 1000;   // see Drain::log_identity()
+constexpr std::chrono::milliseconds kSayFirst{400};  // publishd finds a new ring within a moment: no news
+constexpr std::chrono::seconds kPatience{5};         // of one try to read the stream
+constexpr std::uint64_t kIdentities = 1000;          // see Drain::log_identity()
 
 // One call.
 class LogRead {
@@ -351,7 +352,7 @@ class LogRead {
   const LogRequest& request_;
   LogSink& sink_;
   bool ended_ = false;
-  steady_clock::time_point say_at_{};
+  steady_clock::time_point say_at_ = steady_clock::now() + kSayFirst;
   std::optional<RingProbe> own_;
   std::unique_ptr<StreamReader> stream_;
   std::uint64_t read_identity_ = 0;  // of the log that next_ is about; 0: nothing was read yet
