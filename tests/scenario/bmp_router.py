@@ -294,8 +294,13 @@ class Churn:
 
 
 def folded(pipeline):
+    """None, and a line, while the broker is away."""
+    r = pipeline.aranctl("fold", "--nats", pipeline.nats, "--json", check=False)
+    if r.returncode != 0:
+        print("fold:", r.stderr.strip(), file=sys.stderr)
+        return None
     return {(r["router"], r["peer"], r["peer_asn"], r["prefix"], tuple(r["as_path"]), r.get("med"))
-            for r in pipeline.fold()}
+            for r in map(json.loads, r.stdout.splitlines())}
 
 
 def truth_of(routers):
@@ -313,7 +318,7 @@ def folds_to_truth(pipeline, routers, seconds=60, keep=lambda: True):
     try:
         wait_for("the fold of the stream is what the routers have", same, seconds, 0.3)
     except AssertionError:
-        want, got = last["want"], last["got"]
+        want, got = last["want"], last["got"] or set()
         print(f"{len(want - got)} routes missing or other, {len(got - want)} extra or other", file=sys.stderr)
         for name, some in (("missing", want - got), ("extra", got - want)):
             for route in sorted(some)[:5]:

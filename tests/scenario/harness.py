@@ -28,6 +28,13 @@ def skip(why):
     sys.exit(SKIP)
 
 
+def needs_metric(name):
+    """Skips a scenario of something that the daemons of this tree do not have."""
+    with open(os.path.join(REPO, "docs", "metrics.md")) as f:
+        if f"`{name}`" not in f.read():
+            skip(f"there is no {name}")
+
+
 class SmallDisk:
     """A tmpfs of its own, to be filled. Needs root: see SmallDisk.possible()."""
 
