@@ -279,7 +279,8 @@ int replay_to_file(const std::string& recording, const std::string& out, LogLeve
   fmt::print(
       "{} calls, {} messages, {} times no room: {} records, {} updates, {} events, the same as recorded; "
       "{}\n",
-      result->calls, result->messages, result->refused, result->records, result->updates, result->events, result->end);
+      result->calls, result->messages, result->refused, result->records, result->updates, result->events,
+      result->end);
   return 0;
 }
 
