@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "common/base/clock.h"
 #include "common/base/config.h"
@@ -11,7 +12,9 @@
 #include "common/ring/ring_writer.h"
 #include "ingestd/event_loop.h"
 #include "ingestd/listener.h"
+#include "ingestd/log_reader.h"
 #include "ingestd/recording.h"
+#include "ingestd/restorer.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_sink.h"
 #include "ingestd/snapshot_stores.h"
@@ -35,6 +38,10 @@ struct Instance {
   EventLoop loop;
   Logger snapshot_log;                        // a logger for each thread
   std::unique_ptr<SnapshotWorker> snapshots;  // null: there are none
+  // Restores the tables at start; null: --no-restore. The store is null where there are no snapshots.
+  std::unique_ptr<snapshot::SnapshotStore> restore_from;
+  std::unique_ptr<LogReader> log_reader;
+  std::unique_ptr<Restorer> restorer;
 
   Instance(const Config& config_in, std::uint32_t number, const SystemClock& clock_in, Logger& log_in,
            Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog,

@@ -18,6 +18,8 @@
 #include "common/base/runtime_dir.h"
 #include "ingestd/control_service.h"
 #include "ingestd/instance.h"
+#include "ingestd/layout_file.h"
+#include "ingestd/log_client.h"
 #include "ingestd/replay.h"
 
 namespace {
@@ -42,6 +44,7 @@ struct Arguments {
   ConfigFlags flags;
   std::optional<std::uint32_t> shard;
   int listen_fd = -1;
+  bool restore = true;
   std::string record;  // file, empty: none
   std::string replay, out;
 };
@@ -115,6 +118,11 @@ ControlService::Hooks control_hooks(Instance& instance) {
   ControlService::Hooks hooks;
   hooks.state = [&instance] {
     ShardState state;
+    if (instance.restorer) {
+      RestoreState of = instance.restorer->state();
+      state.restoring = of.restoring;
+      state.restore_text = std::move(of.text);
+    }
     if (instance.snapshots) {
       const SnapshotState of = instance.snapshots->state();
       state.snapshot_realtime_ns = of.realtime_ns;
@@ -137,8 +145,31 @@ ControlService::Hooks control_hooks(Instance& instance) {
   return hooks;
 }
 
+// The tables as consumers were told them; until that is done the shard takes no messages.
+void start_restore(Instance& instance, const Config& config, std::uint32_t shard, const Clock& clock) {
+  instance.restore_from = open_snapshot_store(config);
+  std::uint64_t layout_began_ns = 0;
+  if (config.snapshot.store == SnapshotStoreKind::File) {  // else without the broker there is no restore
+    const auto layout =
+        layout_began(config.paths.state_dir, config.shards.count, *instance.restore_from, clock);
+    if (!layout) throw StartError(EX_CANTCREAT, layout.error());
+    layout_began_ns = layout.value();
+  }
+  instance.log_reader = make_log_client(config.log_path());
+  instance.restorer = std::make_unique<Restorer>(
+      Restorer::Options{.shard = shard,
+                        .shard_count = config.shards.count,
+                        .layout_began_ns = layout_began_ns,
+                        .log_name = fmt::format("ingestd@{}", shard),
+                        .log_level = parse_log_level(config.log.level)},
+      instance.shard, instance.ring, instance.restore_from.get(), *instance.log_reader, clock);
+}
+
 void run(const Arguments& arguments, const Config& config, Fd signals) {
   const std::uint32_t shard = *arguments.shard;
+  if (arguments.restore && !arguments.record.empty()) {
+    throw StartError(EX_USAGE, "--record is of a shard that begins with empty tables: add --no-restore");
+  }
   check_runtime_dir(config.paths.runtime_dir);
   // Before anything of a running ingestd's is replaced.
   if (const int pid = RingFile::lock_holder(config.ring_path(shard), RingSide::Writer); pid > 0) {
@@ -180,6 +211,11 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
   if (instance.snapshots) instance.snapshots->start();
+  if (arguments.restore) {
+    start_restore(instance, config, shard, clock);
+  } else {
+    log.warn("--no-restore: routes that consumers were told, and that are gone, stay told");
+  }
   auto control = ControlService::start({.path = config.ingestd_control_path(shard),
                                         .writer = instance.ring.writer_id(),
                                         .log_name = fmt::format("ingestd@{}", shard),
@@ -189,6 +225,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
 
   // Last: threads inherit the cores of the one that makes them, and only the hot one belongs here.
   if (config.shards.pin) pin_to_core(shard, log);
+
   instance.stats.set_state(shm::ProcessState::Running);
   log.info("shard {} of {} listens on {} with {}, version " ARANCINI_VERSION, shard, config.shards.count,
            local_address(listener), loop.backend().name());
@@ -209,6 +246,9 @@ int main(int argc, char** argv) {
   app.add_option("--shard", arguments.shard, "number of the shard, from 0; required");
   app.add_option("--listen-fd", arguments.listen_fd, "inherited descriptor of a listening TCP socket")
       ->check(CLI::NonNegativeNumber);
+  app.add_flag("!--no-restore", arguments.restore,
+               "start with empty tables, without publishd: what was withdrawn meanwhile is never withdrawn "
+               "downstream");
   app.add_option(
       "--record", arguments.record,
       "write everything that the shard is given to this file (or FILE.1, .2, … where it is there)");

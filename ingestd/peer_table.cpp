@@ -182,27 +182,39 @@ Peer* PeerTable::find(Session& session, const wire::PerPeerHeader& header) {
 }
 
 PeerView* PeerTable::view(Session& session, const wire::PerPeerHeader& header) {
-  const View view = header.view();
-  Peer* peer = find(session, header);
-  if (peer != nullptr && peer->views[static_cast<std::size_t>(view)]) {
-    return peer->views[static_cast<std::size_t>(view)].get();
+  const View which = header.view();
+  const Peer* peer = find(session, header);
+  if (peer != nullptr && peer->views[static_cast<std::size_t>(which)]) {
+    return peer->views[static_cast<std::size_t>(which)].get();
+  }
+  PeerView* found = view(
+      *session.router, {session.router->row, header.peer_type, header.distinguisher, header.address}, which);
+  (void)find(session, header);
+  return found;
+}
+
+PeerView* PeerTable::view(Router& router, const PeerKey& key, View view) {
+  auto found = peers_.find(key);
+  if (found != peers_.end() && found->second->views[static_cast<std::size_t>(view)]) {
+    return found->second->views[static_cast<std::size_t>(view)].get();
   }
   const std::uint32_t row = take_view_row();
   if (row == view_rows_.size()) return nullptr;
-  peer = find(session, header);  // giving up a row may have removed it
-  if (peer == nullptr) {
-    const PeerKey key{session.router->row, header.peer_type, header.distinguisher, header.address};
+  found = peers_.find(key);  // giving up a row may have removed it
+  if (found == peers_.end()) {
     auto& entry = peers_[key];
     entry = std::make_unique<Peer>();
-    peer = entry.get();
-    peer->key = key;
-    peer->router = session.router;
-    peer->router->peers.push_back(peer);
+    Peer& peer = *entry;
+    peer.key = key;
+    peer.router = &router;
+    router.peers.push_back(&peer);
+    found = peers_.find(key);
   }
-  auto& entry = peer->views[static_cast<std::size_t>(view)];
-  entry = std::make_unique<PeerView>(*peer, view, row);
+  Peer& peer = *found->second;
+  auto& entry = peer.views[static_cast<std::size_t>(view)];
+  entry = std::make_unique<PeerView>(peer, view, row);
   view_rows_[row] = entry.get();
-  if (peer->up) {
+  if (peer.up) {
     entry->state = shm::PeerState::Up;
     entry->changed_realtime_ns = context_.realtime_ns;
   }
@@ -217,6 +229,15 @@ RibTable& PeerTable::table(PeerView& view, std::size_t index) {
                                        view.peer.addpath(view.view, index));
   }
   return *table;
+}
+
+void PeerTable::forget_idle() {
+  for (PeerView* view : std::vector<PeerView*>(view_rows_)) {
+    if (view != nullptr && view->owner == nullptr && is_idle(*view)) remove(*view);
+  }
+  for (Router* router : std::vector<Router*>(router_rows_)) {
+    if (router != nullptr && router->peers.empty() && is_idle(*router)) remove(*router);
+  }
 }
 
 void PeerTable::touch(Router& router) {

@@ -254,6 +254,8 @@ class PeerTable {
   Peer* find(Session& session, const wire::PerPeerHeader& header);
   // The view, with its peer, made if needed. Null: no row is left.
   PeerView* view(Session& session, const wire::PerPeerHeader& header);
+  // The same without a session; `key.router` is the router's row.
+  PeerView* view(Router& router, const PeerKey& key, View view);
   RibTable& table(PeerView& view, std::size_t index);
 
   // Calls f(PeerView&) for all views.
@@ -280,6 +282,8 @@ class PeerTable {
 
   void touch(Router& router);
   void touch(PeerView& view);
+  // Removes views without routes that nobody tells, and routers without sessions and views.
+  void forget_idle();
   // Writes the rows that changed.
   void write_rows();
 

@@ -44,7 +44,8 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
       sweep(context, peers, untold, drop_report, life_cycle),
       resync(context, sweep, life_cycle),
       reconcile(context, peers, untold, barriers),
-      dump(context, peers, barriers) {
+      dump(context, peers, barriers),
+      restore(context, peers, resync) {
   stats.set(IngestMetric::RingCapacityBytes, ring.capacity_bytes());
 }
 

@@ -15,6 +15,7 @@
 #include "ingestd/life_cycle.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/reconcile.h"
+#include "ingestd/restore.h"
 #include "ingestd/resync.h"
 #include "ingestd/rib_shard.h"
 #include "ingestd/rib_sweep.h"
@@ -87,6 +88,7 @@ struct Shard::Impl {
   Resync resync;
   Reconcile reconcile;
   Dump dump;
+  Restore restore;
   HotTasks tasks;
   std::vector<SessionId> to_close;
   bool clock_is_fresh = false;

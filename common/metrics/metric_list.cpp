@@ -119,6 +119,12 @@ constexpr std::array kIngest{
     entry(I::UpdatesDumped, "arancini_ingest_updates_dumped_total", kCounter,
           "Updates of table dumps; also counted as announced."),
     entry(I::Dumps, "arancini_ingest_dumps_total", kCounter, "Table dumps of routers that were completed."),
+    entry(I::RestoreState, "arancini_ingest_restore_state", kGauge,
+          "Restore of the tables at start: 0 done, 1 under way, 2 waits; until it is done, routers wait."),
+    entry(I::RestoredRoutes, "arancini_ingest_restored_routes", kGauge,
+          "Routes that the last restore found."),
+    entry(I::RestoreDurationNs, "arancini_ingest_restore_seconds", kGauge, "How long the last restore took.",
+          1e-9),
 };
 
 using P = PublishMetric;

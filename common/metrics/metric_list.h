@@ -77,6 +77,9 @@ enum class IngestMetric : std::size_t {
   SnapshotsFailed,
   UpdatesDumped,  // told again by a dump; also in UpdatesAnnounced
   Dumps,          // of routers, complete
+  RestoreState,   // 0 done, 1 under way, 2 waits for the log
+  RestoredRoutes,
+  RestoreDurationNs,
   Count
 };
 

@@ -232,12 +232,19 @@ class IngestdTest : public ::testing::TestWithParam<const char*> {
   }
   std::vector<std::string> arguments(std::uint32_t shard, std::uint32_t shards,
                                      const std::string& listen) const {
-    return {"--shard",       std::to_string(shard),
-            "--shards",      std::to_string(shards),
-            "--config",      directory + "/arancini.toml",
-            "--runtime-dir", directory,
-            "--bmp-listen",  listen,
-            "--io",          GetParam()};
+    return {"--no-restore",
+            "--shard",
+            std::to_string(shard),
+            "--shards",
+            std::to_string(shards),
+            "--config",
+            directory + "/arancini.toml",
+            "--runtime-dir",
+            directory,
+            "--bmp-listen",
+            listen,
+            "--io",
+            GetParam()};
   }
   Daemon start(std::uint32_t shard = 0, std::uint32_t shards = 1, const std::string& listen = "127.0.0.1:0") {
     return {directory + "/log-" + std::to_string(logs_++), arguments(shard, shards, listen)};

@@ -113,6 +113,7 @@ class ShardHarness {
     double grace_s = 300, resync_timeout_s = 300, resync_settle_s = 5;
     bool keep_updates = true;
     bool keep_bytes = false;
+    bool keep_log = false;  // payloads of updates, for log()
     bool drop_newest = false;
     bool record = false;  // what goes through sink(); fill() does nothing then
     std::size_t record_queue_bytes = 4U << 20;
@@ -135,13 +136,7 @@ class ShardHarness {
     auto attached = RingFile::attach(dir_.file("ring"), RingSide::Reader);
     if (!attached) throw std::runtime_error(attached.error().text);
     reader_ = std::make_unique<RingReader>(std::move(attached.value()));
-    auto stats = StatsWriter::create(dir_.file("stats"), {.kind = shm::ProcessKind::Ingestd,
-                                                          .shard = 0,
-                                                          .routers = options.routers,
-                                                          .peers = options.peers,
-                                                          .now_realtime_ns = 0});
-    if (!stats) throw std::runtime_error(stats.error());
-    stats_ = std::make_unique<StatsWriter>(std::move(stats.value()));
+    make_stats();
     start();
   }
   // As a new process that takes over the ring.
@@ -151,6 +146,35 @@ class ShardHarness {
     shard_.reset();
     dumps_.clear();
     start();
+  }
+
+  // As kill -9 and a new process: what was not published to the ring has not happened. What the new shard
+  // must know, the caller tells it.
+  void crash() {
+    sink_ = nullptr;
+    direct_.reset();
+    shard_.reset();
+    recording_.reset();
+    writer_.reset();
+    auto file = RingFile::create_or_attach(
+        dir_.file("ring"),
+        {.capacity_bytes = options_.ring_bytes, .hugepages = HugepageMode::Never, .created_realtime_ns = 0});
+    if (!file) throw std::runtime_error(file.error().text);
+    writer_ = std::make_unique<RingWriter>(std::move(file.value()));
+    stats_.reset();
+    make_stats();
+    start();
+  }
+  // Payloads of updates that were read, in order: what consumers have. The first is number 1.
+  [[nodiscard]] const std::vector<Buffer>& log() const { return log_; }
+  [[nodiscard]] RingPosition shard_ring_end() const { return writer_->tail(); }
+  // Everything below it was read.
+  [[nodiscard]] RingPosition read_to() const { return read_to_; }
+  // The log is lost, and with it what consumers know.
+  void lose_log() {
+    log_.clear();
+    table_.clear();
+    said_.clear();
   }
 
   Shard& shard() { return *shard_; }
@@ -351,6 +375,16 @@ class ShardHarness {
   }
 
  private:
+  void make_stats() {
+    auto stats = StatsWriter::create(dir_.file("stats"), {.kind = shm::ProcessKind::Ingestd,
+                                                          .shard = 0,
+                                                          .routers = options_.routers,
+                                                          .peers = options_.peers,
+                                                          .now_realtime_ns = 0});
+    if (!stats) throw std::runtime_error(stats.error());
+    stats_ = std::make_unique<StatsWriter>(std::move(stats.value()));
+  }
+
   static constexpr std::uint32_t kNobody = 9999;
 
   void start() {
@@ -468,6 +502,9 @@ class ShardHarness {
   }
 
   void fold(const RingRecord& record) {
+    read_to_ = record.end;
+    if (options_.keep_log && record.header.kind == static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch))
+      log_.emplace_back(record.payload.begin(), record.payload.end());
     if (options_.record) {
       const auto header = std::as_bytes(std::span(&record.header, 1));
       records_.insert(records_.end(), header.begin(), header.end());
@@ -499,18 +536,22 @@ class ShardHarness {
       if (record.header.router_id == shm::kAllRouters) {
         ++barriers_for_all_;
       } else {
-        ++epochs_[record.header.router_id];
+        // A row that was another router's before a crash: the publisher takes it for all.
+        const auto& routers = routers_of_row_[record.header.router_id];
+        if (routers.size() > 1) ++barriers_for_all_;
+        for (const IpAddress& router : routers) ++epochs_[router];
       }
       return;
     }
     ASSERT_EQ(record.header.kind, static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch));
-    const std::uint64_t epoch = barriers_for_all_ + epochs_[record.header.router_id];
     const auto problem = schema::decode_payload(
-        schema::PayloadFormat::BatchV2, record.payload, [this, epoch](const schema::DecodedUpdate& u) {
+        schema::PayloadFormat::BatchV2, record.payload, [this, &record](const schema::DecodedUpdate& u) {
           ASSERT_EQ(u.sequence, next_sequence_);
           ++next_sequence_;
           const RouteKey key = key_of(u);
           const auto found = table_.find(key);
+          routers_of_row_[record.header.router_id].insert(u.router);
+          const std::uint64_t epoch = barriers_for_all_ + epochs_[u.router];
           // Subjects are not in order with one another, except across a barrier.
           const auto [said, first] = said_.try_emplace(key, u.peer_asn, epoch);
           if (!first && said->second.first != u.peer_asn) {
@@ -557,12 +598,15 @@ class ShardHarness {
   Buffer records_;
   std::map<RouteKey, ToldRoute> table_;
   std::map<RouteKey, std::pair<std::uint32_t, std::uint64_t>> said_;  // AS number and epoch of the last news
-  std::map<std::uint32_t, std::uint64_t> epochs_;                     // barriers by router
-  std::map<IpAddress, Bootstrap> dumps_;                              // under way
+  std::map<IpAddress, std::uint64_t> epochs_;                         // barriers by router
+  std::map<std::uint32_t, std::set<IpAddress>> routers_of_row_;
+  std::map<IpAddress, Bootstrap> dumps_;  // under way
   std::uint64_t dumps_done_ = 0;
   std::uint64_t barriers_ = 0, barriers_for_all_ = 0;
   std::vector<schema::DecodedUpdate> updates_;
   Buffer bytes_;
+  std::vector<Buffer> log_;
+  RingPosition read_to_{};
   std::uint64_t next_sequence_ = 1;
   std::uint64_t next_event_sequence_ = 1;
   std::vector<schema::EventFields> events_;

@@ -92,7 +92,8 @@ def replayed(folder, recording):
 
 def life(folder, number, recording):
     """One ingestd from start to end. Returns what the routers have said, by address."""
-    ingestd = Daemon(folder, "ingestd", "--shard", "0", "--bmp-listen", "127.0.0.1:0", "--record", recording)
+    ingestd = Daemon(folder, "ingestd", "--shard", "0", "--bmp-listen", "127.0.0.1:0", "--no-restore",
+                     "--record", recording)
     publishd = Daemon(folder, "publishd", "--sink", "journal")
     port = int(wait_for("ingestd listens", lambda: ingestd.said(r"listens on 127\.0\.0\.1:(\d+)"), 60)[1])
     assert "everything is recorded in" in ingestd.text()

@@ -1,0 +1,422 @@
+#include "ingestd/restorer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "shm-layout/record.h"
+
+namespace arancini::ingestd {
+
+namespace {
+
+constexpr std::uint64_t kBatchWaitNs = 200'000;
+constexpr std::uint64_t kFirstBackoffNs = 100'000'000;
+constexpr std::uint64_t kMaxBackoffNs = 2'000'000'000;
+
+unsigned number(ErrorCode code) {
+  return static_cast<unsigned>(code);
+}
+
+}  // namespace
+
+Restorer::Restorer(const Options& options, Shard& shard, const RingWriter& ring,
+                   snapshot::SnapshotStore* store, LogReader& log_reader, const Clock& clock)
+    : options_(options),
+      shard_(shard),
+      ring_(ring),
+      store_(store),
+      reader_(log_reader),
+      clock_(clock),
+      ring_end_(ring.tail()),
+      log_(options.log_name, options.log_level),
+      feed_(*this, options.shard, options.shard_count),
+      started_ns_(clock.boottime_ns()) {
+  state_.text = "asks publishd for the log";
+  shard_.set_restoring(true);
+  (void)shard_.tasks().post(task_);
+  thread_ = std::thread([this] { run(); });
+}
+
+Restorer::~Restorer() {
+  stop_.store(true, std::memory_order_release);
+  task_.cancel();
+  reader_.cancel();
+  {
+    const std::lock_guard lock(mutex_);
+    wake_.notify_all();
+  }
+  thread_.join();
+}
+
+RestoreState Restorer::state() const {
+  const std::lock_guard lock(mutex_);
+  return state_;
+}
+
+void Restorer::say(bool waiting, std::string text) {
+  bool news = false;
+  {
+    const std::lock_guard lock(mutex_);
+    news = waiting && (!state_.waiting || state_.text != text);
+    state_.waiting = waiting;
+    state_.text = text;
+  }
+  task_.set_waiting(waiting);
+  if (news)
+    log_.warn("restore waits: {} ({}); routers of the shard wait as well", text,
+              number(ErrorCode::RestoreWaiting));
+}
+
+bool Restorer::pause(std::uint64_t ns) {
+  std::unique_lock lock(mutex_);
+  wake_.wait_for(lock, std::chrono::nanoseconds(ns),
+                 [this] { return stop_.load(std::memory_order_acquire); });
+  return !stopping();
+}
+
+void Restorer::run() noexcept {
+  std::uint64_t backoff = kFirstBackoffNs;
+  try {
+    while (!stopping() && !attempt()) {
+      if (std::exchange(replan_, false)) continue;
+      if (!pause(backoff)) return;
+      backoff = std::min(backoff * 2, kMaxBackoffNs);
+    }
+  } catch (const std::exception& e) {
+    // Nothing is told from tables that are not restored.
+    say(true, std::string("no way to restore: ") + e.what());
+  }
+}
+
+bool Restorer::attempt() {
+  if (!loaded_ && !read_to_) {
+    if (!find_snapshots()) return false;
+    plan_ = plan_restore({.shard = options_.shard,
+                          .shard_count = options_.shard_count,
+                          .writer = ring_.writer_id(),
+                          .in_log = ring_.in_log(),
+                          .log_identity = ring_.log_mark().identity,
+                          .layout_began_ns = options_.layout_began_ns},
+                         known_, identity_ != 0 ? identity_ : likely_log(ring_.log_mark().identity, known_));
+    if (!check_snapshots()) return false;
+  }
+  if (!read_log()) return false;
+  if (stopping()) return true;
+  if (!read_ring(done_->ring_position)) return true;
+  complete();
+  return true;
+}
+
+bool Restorer::find_snapshots() {
+  known_.clear();
+  if (store_ != nullptr) {
+    auto names = store_->list();
+    if (!names) {
+      say(true, "snapshots cannot be listed: " + names.error());
+      return false;
+    }
+    for (const snapshot::SnapshotName& name : names.value()) {
+      if (refused_.contains(name)) continue;
+      auto source = store_->open(name);
+      if (!source) {
+        say(true, "snapshot " + store_->describe(name) + ": " + source.error());
+        return false;
+      }
+      auto header = snapshot::read_header(*source.value());
+      if (header) {
+        known_.push_back({name, header.value()});
+      } else if (header.error().kind == snapshot::ReadError::Kind::Corrupt) {
+        refuse({name, {}}, header.error().text);
+      } else {
+        say(true, "snapshot " + store_->describe(name) + ": " + header.error().text);
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+// Those that are of another log, or ahead of it.
+void Restorer::refuse_others(std::uint64_t last_sequence) {
+  for (const KnownSnapshot& k : known_) {
+    const bool other = k.header.log_identity != identity_;
+    if (!other && k.header.log_sequence <= last_sequence) continue;
+    log_.warn("snapshot {} is not used ({}): {}; it is kept", store_->describe(k.name),
+              number(ErrorCode::SnapshotRefused),
+              other ? "it is of another log than the present one"
+                    : fmt::format("it is ahead of the log, which ends at {}", last_sequence));
+    refused_.insert(k.name);
+  }
+}
+
+// Corrupt: set aside.
+void Restorer::refuse(const KnownSnapshot& s, std::string_view why) {
+  refused_.insert(s.name);
+  const std::string failed = store_->set_aside(s.name);
+  log_.error("snapshot {} is corrupt ({}): {}; it is kept as .corrupt and not used{}{}",
+             store_->describe(s.name), number(ErrorCode::SnapshotCorrupt), why,
+             failed.empty() ? "" : "; it could not be renamed: ", failed);
+}
+
+bool Restorer::check_snapshots() {
+  for (const KnownSnapshot& s : plan_.snapshots) {
+    if (stopping()) return false;
+    auto source = store_->open(s.name);
+    if (!source) {
+      say(true, "snapshot " + store_->describe(s.name) + ": " + source.error());
+      return false;
+    }
+    const auto checked = snapshot::check_snapshot(*source.value());
+    if (checked) continue;
+    if (checked.error().kind == snapshot::ReadError::Kind::Corrupt) {
+      refuse(s, checked.error().text);
+      replan_ = true;
+    } else {
+      say(true, "snapshot " + store_->describe(s.name) + ": " + checked.error().text);
+    }
+    return false;
+  }
+  return true;
+}
+
+bool Restorer::load_snapshots(bool own_only) {
+  if (loaded_) return true;
+  loaded_ = true;
+  loaded_text_.clear();
+  for (std::size_t i = 0; i < plan_.snapshots.size(); ++i) {
+    const KnownSnapshot& s = plan_.snapshots[i];
+    const bool own = s.header.shard == options_.shard && s.header.shard_count == options_.shard_count;
+    if (own_only && !own) continue;
+    auto source = store_->open(s.name);
+    std::string error;
+    if (source) {
+      const auto read = feed_.read(
+          *source.value(), [&](const IpAddress& router) { return own_only || plan_.base_of(router) == i; },
+          [&](const IpAddress& router, bool taken) {
+            if (own) return;
+            if (taken) add_moved(schema::EventKind::Acquired, router, s.header);
+            if (!taken && s.header.shard == options_.shard)
+              add_moved(schema::EventKind::Released, router, s.header);
+          });
+      given_ = true;
+      if (read.stopped) return false;
+      if (!read.error) {
+        loaded_text_ += (loaded_text_.empty() ? "" : ", ") + s.name.to_string();
+        continue;
+      }
+      error = read.error->text;
+    } else {
+      error = source.error();
+    }
+    // It was there and whole a moment ago: removed because newer ones came, or the disk fails.
+    log_.warn("snapshot {} cannot be read any more: {}; planning again", store_->describe(s.name), error);
+    replan_ = true;
+    return false;
+  }
+  return true;
+}
+
+void Restorer::add_moved(schema::EventKind kind, const IpAddress& router, const snapshot::Header& from) {
+  schema::EventFields event;
+  event.kind = kind;
+  event.scope = schema::EventScope::Router;
+  event.has_router = true;
+  event.router = router;
+  event.text = fmt::format("shard {} of {} had it", from.shard, from.shard_count);
+  events_.push_back(std::move(event));
+}
+
+bool Restorer::read_log() {
+  LogRequest request{.shard = options_.shard,
+                     .shard_count = options_.shard_count,
+                     .writer = ring_.writer_id(),
+                     .log_sequence = plan_.log_sequence,
+                     .log_identity = plan_.log_identity,
+                     .ring_position = plan_.ring_position};
+  if (read_to_) {
+    request.log_sequence = *read_to_;
+    request.log_identity = identity_;
+    request.ring_position = RingPosition{};
+  }
+  done_.reset();
+  const std::string error = reader_.read(request, *this);
+  if (done_) return true;
+  if (replan_) {
+    // What was given may be of what is not used any more.
+    if (given_ && !feed_.clear()) return false;
+    loaded_ = false;
+    read_to_.reset();
+    events_.clear();
+    return false;
+  }
+  if (!error.empty() && !stopping()) say(true, "publishd does not serve the log: " + error);
+  return stopping();
+}
+
+bool Restorer::begin(const LogBegin& begin) {
+  if (!begin.local) {
+    const auto usable = [&](const KnownSnapshot& k) {
+      return k.header.log_identity == begin.log_identity && k.header.log_sequence <= begin.last_sequence;
+    };
+    const bool other = begin.other_log || identity_ != begin.log_identity;
+    bool again = false;
+    if (read_to_) {
+      again = other;  // what was read is not what consumers have now
+    } else if (!loaded_) {
+      again = !plan_.snapshots.empty() && (begin.other_log || !std::ranges::all_of(plan_.snapshots, usable));
+      // The newest snapshots may be of another log, and older ones of this.
+      again = again || (plan_.snapshots.empty() && other && std::ranges::any_of(known_, usable));
+    }
+    identity_ = begin.log_identity;
+    if (again) {
+      refuse_others(begin.last_sequence);
+      replan_ = true;
+      return false;
+    }
+    // The local way needs the own snapshot alone.
+    loaded_ = loaded_ && !local_;
+    if (begin.first_sequence > begin.from_sequence && begin.last_sequence >= begin.from_sequence) {
+      incomplete_ = true;
+      missing_from_ = begin.from_sequence;
+      missing_to_ = begin.first_sequence - 1;
+      incomplete_text_ =
+          fmt::format("messages {} to {} are not in the log any more", missing_from_, missing_to_);
+    }
+  }
+  say(false, begin.local
+                 ? "reads what follows the snapshot in publishd's journal"
+                 : fmt::format("reads the log from {} to {}", begin.from_sequence, begin.last_sequence));
+  local_ = begin.local;
+  return load_snapshots(begin.local);
+}
+
+bool Restorer::message(std::uint64_t log_sequence, std::string_view format,
+                       std::span<const std::byte> payload) {
+  given_ = true;
+  ++messages_;
+  const auto known = schema::payload_format(format);
+  std::optional<std::string> problem;
+  if (!known) {
+    problem = fmt::format("format \"{}\" is not known", format);
+  } else if (!feed_.payload(*known, payload, problem)) {
+    return false;
+  }
+  if (problem) note_problem(fmt::format("message {} of the log", log_sequence), *problem);
+  read_to_ = log_sequence;
+  return !stopping();
+}
+
+bool Restorer::record(std::span<const std::byte> header, std::span<const std::byte> payload) {
+  shm::RecordHeader h{};
+  if (header.size() != sizeof h) {
+    note_problem("a record of the journal", "its header has another size");
+    return true;
+  }
+  std::memcpy(&h, header.data(), sizeof h);
+  if (h.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) return true;
+  given_ = true;
+  ++records_;
+  std::optional<std::string> problem;
+  if (!feed_.payload(schema::PayloadFormat::BatchV2, payload, problem)) return false;
+  if (problem) note_problem(fmt::format("the journal's record with sequence {}", h.first_sequence), *problem);
+  return !stopping();
+}
+
+bool Restorer::waiting(std::string_view text) {
+  say(true, std::string(text));
+  return !stopping();
+}
+
+bool Restorer::done(const LogDone& done) {
+  done_ = done;
+  return true;
+}
+
+void Restorer::note_problem(std::string_view where, const std::string& what) {
+  incomplete_ = true;
+  if (incomplete_text_.empty()) incomplete_text_ = fmt::format("{}: {}", where, what);
+  if (problems_++ < 10)
+    log_.error("{} cannot be understood ({}): {}", where, number(ErrorCode::LogIncomplete), what);
+}
+
+bool Restorer::read_ring(RingPosition from) {
+  if (raw(from) > raw(ring_end_)) {
+    note_problem("publishd", fmt::format("it names ring position {}, behind the ring's end {}", raw(from),
+                                         raw(ring_end_)));
+    return !stopping();
+  }
+  bool going = true;
+  // Nothing is appended while the shard is restoring.
+  const bool valid = ring_.scan(
+      from, [&](const shm::RecordHeader& header, std::span<const std::byte> payload, RingPosition at) {
+        if (header.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) return true;
+        ++records_;
+        std::optional<std::string> problem;
+        going = feed_.payload(schema::PayloadFormat::BatchV2, payload, problem);
+        if (problem) note_problem(fmt::format("the ring's record at {}", raw(at)), *problem);
+        return going;
+      });
+  if (going && !valid) note_problem("the own ring", fmt::format("no valid records from {} on", raw(from)));
+  return going && feed_.flush();
+}
+
+void Restorer::complete() {
+  std::vector<schema::EventFields> events = std::move(events_);
+  if (incomplete_) {
+    schema::EventFields event;
+    event.kind = schema::EventKind::RetentionGap;
+    event.scope = schema::EventScope::Collector;
+    event.error_code = number(ErrorCode::LogIncomplete);
+    event.text = incomplete_text_;
+    if (missing_to_ != 0)
+      event.details = {{"first_missing", std::to_string(missing_from_)},
+                       {"last_missing", std::to_string(missing_to_)}};
+    events.push_back(std::move(event));
+  }
+  task_.end(std::move(events));
+  shard_.tasks().wake();
+  while (!task_.finished()) {
+    if (task_.no_memory()) say(true, "no memory for the routes that were told");
+    if (!pause(1'000'000)) return;
+  }
+  const double ms = static_cast<double>(clock_.boottime_ns() - started_ns_) * 1e-6;
+  const std::string text =
+      fmt::format("restored {} routes of {} routers in {:.0f} ms: {}, {} messages of the log, {} records",
+                  task_.routes(), task_.routers(), ms,
+                  loaded_text_.empty() ? "no snapshot" : "snapshot " + loaded_text_, messages_, records_);
+  while (!shard_.tasks().done(task_)) {
+    if (!pause(1'000'000)) return;
+  }
+  log_.info("{}", text);
+  if (incomplete_) {
+    log_.error(
+        "what was restored is not all that consumers were told ({}): {}; consumers that want to be sure "
+        "start at the "
+        "next dump",
+        number(ErrorCode::LogIncomplete), incomplete_text_);
+  }
+  if (task_.unplaced() > 0) {
+    log_.error("{} routes that consumers were told are not restored: no rows for their peers",
+               task_.unplaced());
+  }
+  const std::lock_guard lock(mutex_);
+  state_ = {.restoring = false, .waiting = false, .incomplete = incomplete_, .text = text};
+}
+
+RestoreBatch* Restorer::batch() {
+  for (;;) {
+    if (stopping()) return nullptr;
+    if (RestoreBatch* free = task_.free_batch()) return free;
+    if (task_.no_memory()) say(true, "no memory for the routes that were told");
+    if (!pause(kBatchWaitNs)) return nullptr;
+  }
+}
+
+void Restorer::give() {
+  task_.give();
+  shard_.tasks().wake();
+}
+
+}  // namespace arancini::ingestd

@@ -1,0 +1,127 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/ring/ring_writer.h"
+#include "common/schema/event_fields.h"
+#include "common/snapshot/snapshot_store.h"
+#include "ingestd/hot_task.h"
+#include "ingestd/log_reader.h"
+#include "ingestd/restore_feed.h"
+#include "ingestd/restore_plan.h"
+#include "ingestd/restore_task.h"
+
+// Restores a shard at its start to what consumers were told (docs/decisions/0010-restore.md): snapshots, the
+// log behind them, what is left in the own ring. A thread of its own, until that is done.
+namespace arancini::ingestd {
+
+struct RestoreState {
+  bool restoring = true;
+  // Something must come back or be done first: the log cannot be read (ErrorCode::RestoreWaiting).
+  bool waiting = false;
+  // Consumers were told things that the log no longer has (ErrorCode::LogIncomplete).
+  bool incomplete = false;
+  std::string text;  // one line for the operator
+};
+
+class Restorer final : private BatchSink, private LogVisitor {
+ public:
+  struct Options {
+    std::uint32_t shard = 0;
+    std::uint32_t shard_count = 1;
+    // See layout_began(); 0: not known, then the log is always asked.
+    std::uint64_t layout_began_ns = 0;
+    std::string log_name = "ingestd";
+    LogLevel log_level = LogLevel::Info;
+  };
+  // Borrowed, but for the options; `store` may be null: no snapshots. Call before the shard's thread runs,
+  // with nothing appended to the ring yet and RingWriter::set_layout() called; the shard takes no messages
+  // until the end.
+  Restorer(const Options& options, Shard& shard, const RingWriter& ring, snapshot::SnapshotStore* store,
+           LogReader& log_reader, const Clock& clock);
+  ~Restorer() override;  // stops it; the shard has ended its tasks, or still runs
+  Restorer(const Restorer&) = delete;
+  Restorer& operator=(const Restorer&) = delete;
+
+  // Any thread.
+  [[nodiscard]] RestoreState state() const;
+
+ private:
+  void run() noexcept;
+  // Once from the beginning. True: done, or given up because the shard goes.
+  bool attempt();
+  bool find_snapshots();
+  // Those that the plan needs are whole. False: one was not and is set aside; plan again.
+  bool check_snapshots();
+  bool load_snapshots(bool own_only);
+  void refuse_others(std::uint64_t last_sequence);
+  void refuse(const KnownSnapshot& snapshot, std::string_view why);
+  bool read_log();
+  bool read_ring(RingPosition from);
+  void complete();
+  void note_problem(std::string_view where, const std::string& what);
+  void say(bool waiting, std::string text);
+  // Waits; false when it should stop.
+  bool pause(std::uint64_t ns);
+  [[nodiscard]] bool stopping() const { return stop_.load(std::memory_order_acquire) || task_.gone(); }
+  void add_moved(schema::EventKind kind, const IpAddress& router, const snapshot::Header& from);
+
+  // BatchSink
+  RestoreBatch* batch() override;
+  void give() override;
+  // LogVisitor
+  bool begin(const LogBegin& begin) override;
+  bool message(std::uint64_t log_sequence, std::string_view format,
+               std::span<const std::byte> payload) override;
+  bool record(std::span<const std::byte> header, std::span<const std::byte> payload) override;
+  bool waiting(std::string_view text) override;
+  bool done(const LogDone& done) override;
+
+  const Options options_;
+  Shard& shard_;
+  const RingWriter& ring_;
+  snapshot::SnapshotStore* store_;
+  LogReader& reader_;
+  const Clock& clock_;
+  const RingPosition ring_end_;
+  Logger log_;
+  RestoreTask task_;
+  RestoreFeed feed_;
+  std::uint64_t started_ns_ = 0;
+
+  std::set<snapshot::SnapshotName> refused_;
+  std::vector<KnownSnapshot> known_;
+  std::uint64_t identity_ = 0;  // of the log, once publishd has said it
+  RestorePlan plan_;
+  bool given_ = false;   // the hot thread has something
+  bool loaded_ = false;  // the plan's snapshots were given
+  bool replan_ = false;
+  bool local_ = false;
+  // Up to there the log was read, of identity_; the next read goes on.
+  std::optional<std::uint64_t> read_to_;
+  std::optional<LogDone> done_;
+  bool incomplete_ = false;
+  std::string incomplete_text_;
+  std::uint64_t messages_ = 0, records_ = 0, problems_ = 0;
+  std::uint64_t missing_from_ = 0, missing_to_ = 0;
+  std::string loaded_text_;
+  std::vector<schema::EventFields> events_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  RestoreState state_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace arancini::ingestd
