@@ -67,6 +67,8 @@ class ControlImpl final : public pb::Control::Service {
     out->set_metrics_listen(config_.metrics.listen.to_string());
     out->set_runtime_dir(config_.paths.runtime_dir);
     out->set_state_dir(config_.paths.state_dir);
+    if (!config_.curation.enabled)
+      out->set_notice("curation.enabled = false: the stream does not fold to the routers' tables");
     auto* nats = out->mutable_nats();
     nats->set_state(view.nats_state);
     if (config_.sink.kind == SinkKind::Nats) {
@@ -203,7 +205,9 @@ class ControlImpl final : public pb::Control::Service {
     for (const RouterView& r : fleet_.routers()) {
       auto* to = out->add_routers();
       to->set_address(r.row.address);
-      to->set_name(r.row.sys_name);
+      const auto address = IpAddress::parse(r.row.address);
+      const RouterEntry* entry = address ? config_.routers.find(*address, r.row.sys_name) : nullptr;
+      to->set_name(entry == nullptr || entry->name.empty() ? r.row.sys_name : entry->name);
       to->set_description(r.row.sys_descr);
       to->set_shard(r.shard);
       to->set_state(std::string(router_state(r.row.state)));

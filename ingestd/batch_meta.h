@@ -14,6 +14,7 @@ inline schema::BatchMeta batch_meta(const ShardContext& context, const PeerView&
   meta.received_realtime_ns = context.realtime_ns;
   meta.router_address = peer.router->address;
   meta.router_name = peer.router->name;
+  if (peer.router->entry != nullptr) meta.tags = peer.router->entry->tags;
   meta.peer_address = peer.key.address;
   meta.peer_bgp_id = view.bgp_id;
   meta.peer_asn = view.asn;

@@ -243,15 +243,14 @@ void EventLoop::remove(Session& session) {
   sessions_.pop_back();
 }
 
-// A newer session took its peers over and is gone: only a new session can tell them again.
+// Refused, or only a new session can make its tables whole. The sink has said why.
 void EventLoop::close_unwanted() {
   while (const auto id = sink_.take_session_to_close()) {
     const auto it =
         std::find_if(sessions_.begin(), sessions_.end(), [&](const auto& s) { return s->id == *id; });
     if (it == sessions_.end()) continue;
     Session& session = **it;
-    log_.info("router {} port {}: closed so that it tells its tables again",
-              session.remote.address.to_string(), session.remote.port);
+    log_.debug("router {} port {}: session closed", session.remote.address.to_string(), session.remote.port);
     std::erase(throttled_, &session);
     remove(session);
   }

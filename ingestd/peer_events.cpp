@@ -161,7 +161,7 @@ bool Shard::Impl::claim(Session& session, PeerView& view, const wire::PerPeerHea
       if (view.owner != nullptr) {
         supersede(session, *view.owner, view);
       } else {
-        ask_to_close(session);
+        ask_to_close(session, "a newer one told its routes and is gone");
       }
       return false;
     }
@@ -189,13 +189,11 @@ void Shard::Impl::supersede(Session& session, const Session& newer, PeerView& vi
   life_cycle.superseded(session, newer, view);
 }
 
-void Shard::Impl::ask_to_close(Session& session) {
+void Shard::Impl::ask_to_close(Session& session, std::string_view why) {
   if (std::exchange(session.must_close, true)) return;
-  // What it said while the newer one was there was not heard.
   to_close.push_back(session.id);
-  context.log.warn(
-      "router {}: session from port {} has to connect anew: a newer one told its routes and is gone",
-      session.router->address.to_string(), session.port);
+  context.log.warn("router {}: session from port {} has to connect anew: {}",
+                   session.router->address.to_string(), session.port, why);
 }
 
 bool Shard::Impl::settle_identity(PeerView& view) {

@@ -22,7 +22,7 @@ bool is_idle(const PeerView& view) {
 }
 
 bool is_idle(const Router& router) {
-  if (router.sessions != 0 || router.drops.active || router.dumping) return false;
+  if (router.sessions != 0 || router.drops.active || router.dumping || router.limit.over) return false;
   for (const Peer* peer : router.peers) {
     for (const auto& view : peer->views) {
       if (view && !is_idle(*view)) return false;
@@ -134,6 +134,10 @@ Router* PeerTable::router(const IpAddress& address, std::string_view name) {
   auto router = std::make_unique<Router>();
   router->address = address;
   router->name = key.name;
+  router->entry = context_.rules.named(address, name);
+  router->max_sessions = context_.rules.sessions_of(router->entry);
+  if (const std::uint64_t most = context_.rules.routes_of(router->entry); most != 0)
+    router->limit.routes = most;
   router->row = row;
   router->serial = next_router_serial_++;
   router_rows_[row] = router.get();
@@ -145,7 +149,12 @@ Router* PeerTable::find_router(const RouterKey& key) {
   return found == routers_.end() ? nullptr : found->second.get();
 }
 
-Session& PeerTable::open_session(const IpAddress& source, std::uint16_t port, SessionId& id) {
+Router* PeerTable::router_if_room(const IpAddress& address, std::string_view name) {
+  if (Router* found = find_router({address, std::string(name)}); found != nullptr) return found;
+  return free_row(router_rows_) < router_rows_.size() ? router(address, name) : nullptr;
+}
+
+Session& PeerTable::open_session(std::uint16_t port, SessionId& id) {
   std::size_t index = sessions_.size();
   if (free_sessions_.empty()) {
     sessions_.emplace_back();
@@ -161,7 +170,6 @@ Session& PeerTable::open_session(const IpAddress& source, std::uint16_t port, Se
   session.open = true;
   session.port = port;
   session.serial = next_serial_++;
-  session.router = router(source);
   ++open_sessions_;
   return session;
 }

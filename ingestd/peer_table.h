@@ -110,13 +110,16 @@ struct Session {
   bool throttled = false;   // told by the loop
   bool must_close = false;  // its feed has a hole: what it says is ignored until the router connects anew
   SessionId id{};
+  // Which router it is depends on its Initiation; until then `router` is null.
+  bool unidentified = false;
+  IpAddress source;
   std::uint16_t port = 0;
   std::uint64_t serial = 0;  // order of opening; 0: never used
   std::uint64_t opened_realtime_ns = 0;
   std::uint64_t messages = 0, bytes = 0;
   ErrorCode end_error = ErrorCode::None;  // why it is about to be closed
   std::uint64_t resumed_ns = 0;           // when it last stopped waiting for room
-  Router* router = nullptr;               // null: over the limit, everything is skipped
+  Router* router = nullptr;               // null: over a limit, everything is skipped
   Peer* last_peer = nullptr;              // most messages are about the same peer as the one before
   Progress progress;
 
@@ -135,6 +138,14 @@ struct DropEpisode {
   std::uint64_t last_event_ns = 0;  // boot time, 0: none yet
 
   [[nodiscard]] bool has_news() const { return new_announcements + new_withdraws > 0; }
+};
+
+// How many routes a router may have, and what came of it (router_limits.h).
+struct RouteLimit {
+  std::uint64_t routes = ~std::uint64_t{0};  // no limit
+  bool over = false;                         // some were skipped since it last told everything
+  std::uint64_t skipped = 0;
+  std::uint64_t said_ns = 0, asked_ns = 0;  // boot time of the last event, and of asking it; 0: never
 };
 
 // A router is known by its address, and by its configured name where it has one: several routers may stand
@@ -169,6 +180,9 @@ struct Router {
   std::uint64_t announcements_dropped = 0, withdraws_dropped = 0;
   UntoldCounts untold;
   DropEpisode drops;
+  const RouterEntry* entry = nullptr;  // of the configuration, if any
+  std::uint32_t max_sessions = 0;      // 0: no limit
+  RouteLimit limit;
 };
 
 // AS number and BGP id are not part of it: GoBGP's Loc-RIB changes them to 0 at shutdown.
@@ -245,7 +259,17 @@ class PeerTable {
 
   // The router's entry, made if needed. Null: there are as many routers as rows, and none can be given up.
   Router* router(const IpAddress& address, std::string_view name = {});
-  Session& open_session(const IpAddress& source, std::uint16_t port, SessionId& id);
+  // The same, but nothing is given up for it.
+  Router* router_if_room(const IpAddress& address, std::string_view name);
+  // A session of nobody yet.
+  Session& open_session(std::uint16_t port, SessionId& id);
+  // Calls f(Session&) for the open sessions of the router.
+  template <class F>
+  void each_session(const Router& router, F&& f) {
+    for (Session& session : sessions_) {
+      if (session.open && session.router == &router) f(session);
+    }
+  }
   [[nodiscard]] Session& session(SessionId id) { return sessions_.at(static_cast<std::size_t>(id)); }
   // Only when nothing points to it any more.
   void free_session(SessionId id);

@@ -25,6 +25,7 @@ void Resync::begin(PeerView& view) {
 }
 
 void Resync::begin(RibTable& table) {
+  if (!context_.curate) return;  // nobody knows what is there
   ResyncState& resync = table.resync;
   // Without a free generation (see Generations) what was announced since the last re-sync counts as announced
   // in this one.

@@ -70,6 +70,11 @@ void RibShard::announce(RibTable& table, Announced attr, bool path_ids, SliceWri
     const Prefix& prefix = routes_[slice.applied];
     const auto [route, is_new] = table.routes.insert(prefix);
     if (route == nullptr) return;
+    if (is_new && slice.added >= slice.may_add) [[unlikely]] {
+      table.routes.erase(prefix);
+      ++slice.skipped;
+      continue;
+    }
     const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
     bool known = false;
     route->flags = static_cast<std::uint8_t>(kRouteTold |
@@ -104,6 +109,11 @@ void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, S
     const Prefix& prefix = routes_[slice.applied];
     const auto [route, is_new] = table.routes.insert(prefix);
     if (route == nullptr) return;
+    if (is_new && slice.added >= slice.may_add) [[unlikely]] {
+      table.routes.erase(prefix);
+      ++slice.skipped;
+      continue;
+    }
     const std::uint8_t paths = is_new || route->generation != generation ? 0 : paths_of(*route);
     std::uint8_t flags = 0;
     const Untold::Outcome outcome =
@@ -198,6 +208,8 @@ void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written,
   if (slice.unknown > 0) stats.add(IngestMetric::UpdatesSuppressedUnknown, slice.unknown);
   if (slice.dropped > 0) [[unlikely]]
     drop_report_.note(router, announced ? slice.dropped : 0, announced ? 0 : slice.dropped);
+  if (slice.skipped > 0) [[unlikely]]
+    limits_.routes_skipped(router, slice.skipped);
   const std::uint32_t suppressed = slice.duplicates + slice.unknown;
   view.published += written;
   view.suppressed += suppressed;
@@ -284,6 +296,8 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
       context_.stats.add(IngestMetric::RingFullEvents);
     slice.plain = told && !table.has_untold;
     if (field.announced) {
+      const Router& router = *table.view.peer.router;
+      slice.may_add = router.limit.routes - std::min(router.limit.routes, router.routes);
       table.without_ids |= !progress.path_ids;
       if (slice.plain) [[likely]] {
         announce(table, attr, progress.path_ids, writer, slice);

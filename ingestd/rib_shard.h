@@ -9,6 +9,7 @@
 #include "ingestd/drop_report.h"
 #include "ingestd/event_encode.h"
 #include "ingestd/peer_table.h"
+#include "ingestd/router_limits.h"
 #include "ingestd/shard_context.h"
 #include "ingestd/untold.h"
 
@@ -27,8 +28,8 @@ struct NlriField {
 
 class RibShard {
  public:
-  RibShard(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report)
-      : context_(context), peers_(peers), untold_(untold), drop_report_(drop_report) {}
+  RibShard(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report, Limits& limits)
+      : context_(context), peers_(peers), untold_(untold), drop_report_(drop_report), limits_(limits) {}
 
   enum class Outcome : std::uint8_t {
     Done,
@@ -52,6 +53,8 @@ class RibShard {
     std::uint32_t added = 0;
     std::uint32_t erased = 0;
     std::uint32_t dropped = 0;
+    std::uint64_t may_add = 0;  // new routes, until the router has as many as it may
+    std::uint32_t skipped = 0;
     // It has room, and downstream knows just what the table says: the way that must be fast.
     bool plain = true;
   };
@@ -84,6 +87,7 @@ class RibShard {
   PeerTable& peers_;
   Untold& untold_;
   DropReport& drop_report_;
+  Limits& limits_;
   std::array<Prefix, kSliceRoutes> routes_;
   std::array<std::byte, 65536> scratch_;
   schema::CanonicalAttributes canonical_;

@@ -149,7 +149,11 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
       malformed_at(0);
       continue;
     }
-    RibShard::Outcome outcome = rib.apply(table, field, update.attributes, meta, progress, tell);
+    const auto apply = [&] {
+      return context.curate ? rib.apply(table, field, update.attributes, meta, progress, tell)
+                            : forward.apply(view, field, update.attributes, meta, progress);
+    };
+    RibShard::Outcome outcome = apply();
     if (outcome == RibShard::Outcome::TooLarge && field.announced) {
       // It cannot be told, and what was told is no longer true.
       if (!progress.active) {
@@ -157,7 +161,7 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
         fault(session, &view.peer, ErrorCode::RecordTooLarge, kType, kPduOffset, "routes withdrawn");
       }
       field.announced = false;
-      outcome = rib.apply(table, field, update.attributes, meta, progress, tell);
+      outcome = apply();
     }
     switch (outcome) {
       case RibShard::Outcome::Done: break;

@@ -37,10 +37,12 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
       peers(context),
       events(context),
       life_cycle(context, events),
+      limits(context, peers, events),
       barriers(context, peers),
       untold(context, peers),
       drop_report(context, peers),
-      rib(context, peers, untold, drop_report),
+      rib(context, peers, untold, drop_report, limits),
+      forward(context, peers),
       sweep(context, peers, untold, drop_report, life_cycle),
       resync(context, sweep, life_cycle),
       reconcile(context, peers, untold, barriers),
@@ -59,25 +61,81 @@ SessionId Shard::open_session(const IpAddress& source, std::uint16_t port) {
   Impl& s = *impl_;
   s.context.read_clock();
   SessionId id{};
-  Session& session = s.peers.open_session(source, port, id);
-  s.context.stats.set(IngestMetric::SessionsOpen, s.peers.open_sessions());
-  if (session.router == nullptr) {
-    s.context.stats.add(IngestMetric::OverLimit);
-    s.context.log.error("{}: no row for router {}, port {}: {} routers are there; its messages are skipped",
-                        static_cast<unsigned>(ErrorCode::SessionLimit), source.to_string(), port,
-                        s.context.stats.router_capacity());
-    return id;
-  }
-  Router& router = *session.router;
-  ++router.sessions;
-  router.port = port;
-  router.state = shm::RouterState::Connected;
-  router.connected_realtime_ns = s.context.realtime_ns;
-  s.peers.touch(router);
+  Session& session = s.peers.open_session(port, id);
+  session.source = source;
   session.opened_realtime_ns = s.context.realtime_ns;
-  s.context.log.info("router {}: session from port {}, {} open", source.to_string(), port, router.sessions);
-  s.life_cycle.session_up(session);
+  s.context.stats.set(IngestMetric::SessionsOpen, s.peers.open_sessions());
+  const RouterRules& rules = s.context.rules;
+  if (!rules.allows(source)) {
+    s.refuse(session, {}, ErrorCode::RouterRefused, "neither bmp.allow nor a [[router]] has its address");
+  } else if (rules.needs_sys_name(source)) {
+    session.unidentified = true;
+    s.context.log.info("router {}: session from port {}; its Initiation will say who it is",
+                       source.to_string(), port);
+  } else {
+    const RouterEntry* entry = rules.find(source);
+    s.attach(session, entry == nullptr ? std::string_view() : entry->name);
+  }
   return id;
+}
+
+void Shard::Impl::attach(Session& session, std::string_view name) {
+  const std::string address = session.source.to_string();
+  Router* const found = peers.router(session.source, name);
+  if (found == nullptr) {
+    context.stats.add(IngestMetric::OverLimit);
+    context.log.error("{}: no row for router {}, port {}: {} routers are there; its messages are skipped",
+                      static_cast<unsigned>(ErrorCode::SessionLimit), address, session.port,
+                      context.stats.router_capacity());
+    return;
+  }
+  Router& router = *found;
+  if (router.max_sessions != 0 && router.sessions >= router.max_sessions) {
+    refuse(session, name, ErrorCode::RouterSessionLimit,
+           fmt::format("{} are open, max_sessions", router.sessions));
+    return;
+  }
+  session.router = &router;
+  ++router.sessions;
+  router.port = session.port;
+  router.state = shm::RouterState::Connected;
+  router.connected_realtime_ns = context.realtime_ns;
+  peers.touch(router);
+  context.log.info("router {}{}{}: session from port {}, {} open", address, name.empty() ? "" : " ", name,
+                   session.port, router.sessions);
+  life_cycle.session_up(session);
+}
+
+void Shard::Impl::refuse(Session& session, std::string_view name, ErrorCode code, std::string_view detail) {
+  session.must_close = true;
+  to_close.push_back(session.id);
+  limits.refused(session.source, session.port, name, code, detail);
+}
+
+bool Shard::Impl::identify(Session& session, wire::Bytes message) {
+  session.unidentified = false;
+  if (message.size() < wire::kBmpCommonHeaderBytes ||
+      static_cast<std::uint8_t>(message[5]) != static_cast<std::uint8_t>(wire::BmpType::Initiation)) {
+    refuse(session, {}, ErrorCode::RouterUnidentified,
+           "[[router]] tells it by sysName, and its first message is no Initiation");
+    return false;
+  }
+  std::string_view sys_name;
+  wire::TlvReader tlvs(wire::information_tlvs(message));
+  for (wire::Tlv tlv; tlvs.next(tlv);) {
+    if (tlv.type == wire::kInitiationSysName) sys_name = text_of(tlv.value);
+  }
+  const RouterEntry* entry = context.rules.find(session.source, sys_name);
+  if (entry == nullptr) {
+    std::array<char, RouterRules::kMostNameBytes + 1> shown{};
+    for (std::size_t i = 0; i < std::min(sys_name.size(), shown.size() - 1); ++i)
+      shown[i] = sys_name[i] >= 0x20 && sys_name[i] < 0x7f ? sys_name[i] : '?';
+    refuse(session, {}, ErrorCode::RouterRefused,
+           fmt::format("no [[router]] of its address has the sys_name \"{}\"", shown.data()));
+    return false;
+  }
+  attach(session, entry->name);
+  return session.router != nullptr;
 }
 
 void Shard::close_session(SessionId id) {
@@ -96,7 +154,8 @@ void Shard::close_session(SessionId id) {
         view->owner = nullptr;
         // They say only what changes, which nobody can tell from silence. A new dump within the grace time
         // changes nothing downstream.
-        for (Session* other : view->superseded) s.ask_to_close(*other);
+        for (Session* other : view->superseded)
+          s.ask_to_close(*other, "a newer one told its routes and is gone");
         if (view->state != shm::PeerState::Down) view->state = shm::PeerState::Stale;
         s.resync.lost(*view);
         s.peers.touch(*view);
@@ -162,11 +221,12 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
   Impl& s = *impl_;
   if (!std::exchange(s.clock_is_fresh, true)) s.context.read_clock();
   Session& session = s.peers.session(id);
+  if (session.must_close) return Applied::Done;
+  if (session.unidentified && !s.identify(session, message)) return Applied::Done;
   if (session.router == nullptr) {
     s.context.stats.add(IngestMetric::OverLimit);
     return Applied::Done;
   }
-  if (session.must_close) return Applied::Done;
   if (s.restoring) return Applied::NoRoom;
   // What is kept stands before what this message changes; with drop-newest that may go untold.
   const bool again = session.progress.active;
@@ -369,6 +429,11 @@ Shard::Work Shard::do_work() {
   }
   if (context.pool.has_discarded()) work.more = !context.pool.reclaim_some(kReclaimSegments) || work.more;
 
+  s.limits.run([&s](Router& router) {
+    s.peers.each_session(router, [&s](Session& session) {
+      s.ask_to_close(session, "its router is below max_routes again and has to tell its tables anew");
+    });
+  });
   s.peers.write_rows();
   StatsWriter& stats = context.stats;
   stats.set(IngestMetric::Routes, context.routes);

@@ -28,6 +28,8 @@ struct ShardContext {
         clock(time_source),
         pool({.seed = seed}),
         attributes(pool),
+        rules(config.routers),
+        curate(config.curation.enabled),
         drop_newest(config.ring.when_full == WhenRingFull::DropNewest),
         grace_ns(to_ns(config.curation.session_grace_s)),
         resync_timeout_ns(to_ns(config.curation.resync_timeout_s)),
@@ -48,6 +50,9 @@ struct ShardContext {
   const Clock& clock;
   SegmentPool pool;
   AttributeStore attributes;
+  const RouterRules& rules;  // of the configuration, which outlives the shard
+  // False: what comes is forwarded as it is, and there are no tables.
+  const bool curate;
   // What finds no room in the ring is applied and not told, instead of making the session wait.
   const bool drop_newest;
   const std::uint64_t grace_ns;

@@ -11,6 +11,7 @@
 #include "ingestd/drop_report.h"
 #include "ingestd/dump.h"
 #include "ingestd/events.h"
+#include "ingestd/forward.h"
 #include "ingestd/hot_task.h"
 #include "ingestd/life_cycle.h"
 #include "ingestd/peer_table.h"
@@ -19,6 +20,7 @@
 #include "ingestd/resync.h"
 #include "ingestd/rib_shard.h"
 #include "ingestd/rib_sweep.h"
+#include "ingestd/router_limits.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_context.h"
 #include "ingestd/untold.h"
@@ -30,6 +32,13 @@ namespace arancini::ingestd {
 struct Shard::Impl {
   Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Logger& log, const Clock& clock,
        const HashSeed& seed);
+
+  // The session is one of this router's, unless a limit stands against it.
+  void attach(Session& session, std::string_view name);
+  // The loop closes it.
+  void refuse(Session& session, std::string_view name, ErrorCode code, std::string_view detail);
+  // The first message of a session whose router is not known yet. False: it is refused.
+  bool identify(Session& session, wire::Bytes message);
 
   Applied dispatch(Session& session, wire::Bytes message);
   Applied initiation(Session& session, wire::Bytes message);
@@ -57,8 +66,8 @@ struct Shard::Impl {
   bool may_tell(PeerView& view);
   // The session is not heard about the view.
   void supersede(Session& session, const Session& newer, PeerView& view);
-  // The session will be closed by the loop, and is not heard until then.
-  void ask_to_close(Session& session);
+  // The session will be closed by the loop, and is not heard until then. `why`: for the log.
+  void ask_to_close(Session& session, std::string_view why);
   // Tables of a view use what the peer has negotiated by now.
   static void adopt_addpath(PeerView& view);
 
@@ -80,10 +89,12 @@ struct Shard::Impl {
   PeerTable peers;
   Events events;
   LifeCycle life_cycle;
+  Limits limits;
   Barriers barriers;
   Untold untold;
   DropReport drop_report;
   RibShard rib;
+  Forward forward;
   RibSweep sweep;
   Resync resync;
   Reconcile reconcile;

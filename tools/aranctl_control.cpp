@@ -204,6 +204,7 @@ ordered_json to_json(const pb::Status& s) {
                  {"stream", s.nats().stream()},
                  {"last_sequence", s.nats().last_sequence()},
                  {"in_flight", s.nats().in_flight()}};
+  if (!s.notice().empty()) out["notice"] = s.notice();
   out["sink"] = {{"kind", s.sink().kind()},
                  {"journal", s.sink().journal()},
                  {"journal_bytes", s.sink().journal_bytes()},
@@ -253,6 +254,7 @@ void status(const GlobalOptions& options, int& exit_code) {
               short_duration(answer.uptime_s()).c_str());
   std::printf("BMP      %s\n", answer.bmp_listen().c_str());
   std::printf("metrics  http://%s/metrics\n", answer.metrics_listen().c_str());
+  if (!answer.notice().empty()) std::printf("notice   %s\n", answer.notice().c_str());
   const pb::SinkStatus& sink = answer.sink();
   const bool journal_is_sink = sink.kind() == "journal";
   if (!journal_is_sink) {

@@ -153,6 +153,7 @@ ordered_json update_json(const DecodedUpdate& u, std::optional<std::uint32_t> sh
   j["time_received_ns"] = u.time_received_ns;
   j["time_bmp_ns"] = u.time_bmp_ns;
   j["router_address"] = u.router.to_string();
+  if (!u.tags.empty()) j["tags"] = u.tags;
   j["router_port"] = u.router_port;
   j["peer_type"] = u.peer_type;
   j["peer_bgp_id"] = bgp_id_text(u.peer_bgp_id);

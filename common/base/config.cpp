@@ -31,6 +31,9 @@ class Section {
       fail(*node, "must be a table");
     }
   }
+  // The one with this index of an array of tables, [[name]].
+  Section(const toml::table& root, std::string name, const std::string& file, std::size_t index)
+      : table_((*root[name].as_array())[index].as_table()), name_(std::move(name)), file_(file) {}
 
   void text(const char* key, std::string& out) {
     if (const auto* n = take(key)) {
@@ -57,6 +60,21 @@ class Section {
       }
       out = *v;
     }
+  }
+  void texts(const char* key, std::vector<std::string>& out) {
+    if (const auto* n = take(key)) {
+      const auto* array = n->as_array();
+      if (array == nullptr || !array->is_homogeneous<std::string>()) {
+        if (array == nullptr || !array->empty())
+          fail(*n, fmt::format("{}.{} must be a list of strings", name_, key));
+      }
+      for (const auto& one : *array) out.push_back(*one.value_exact<std::string>());
+    }
+  }
+  template <class T>
+  void number(const char* key, std::optional<T>& out, std::uint64_t low, std::uint64_t high) {
+    if (table_ != nullptr && table_->get(key) != nullptr) number(key, out.emplace(), low, high);
+    taken_.emplace_back(key);
   }
   void flag(const char* key, bool& out) {
     if (const auto* n = take(key)) {
@@ -120,6 +138,36 @@ class Section {
   const std::string& file_;
   std::vector<std::string> taken_;
 };
+
+AddressRange parse_range(const Section& s, const char* key, const std::string& text) {
+  const auto range = AddressRange::parse(text);
+  s.require(range.has_value(), key,
+            fmt::format("must be an address, or a prefix without bits behind its length, not \"{}\"", text));
+  return *range;
+}
+
+// Which routers an entry is about has to be clear whoever connects.
+void check_entry(const Section& s, const RouterEntry& entry, const std::vector<RouterEntry>& before) {
+  constexpr const char* kNameRule = "must be at most 64 letters, digits, '_', '.' or '-'";
+  s.require(entry.name.empty() || good_router_name(entry.name), "name", kNameRule);
+  s.require(entry.name.empty() || entry.address.is_host(), "name",
+            "needs a single address: a prefix is about several routers");
+  s.require(entry.sys_name.size() <= RouterRules::kMostNameBytes, "sys_name", "must be at most 64 bytes");
+  s.require(entry.sys_name.empty() || !entry.name.empty(), "sys_name",
+            "needs router.name: routers behind one address are told apart by it downstream");
+  s.require(entry.tags.size() <= RouterRules::kMostTags, "tags", "must be at most 16");
+  for (const std::string& tag : entry.tags) {
+    s.require(!tag.empty() && tag.size() <= RouterRules::kMostNameBytes, "tags",
+              "must be of 1 to 64 bytes each");
+  }
+  for (const RouterEntry& other : before) {
+    s.require(entry.name.empty() || other.name != entry.name, "name",
+              fmt::format("\"{}\" is there already", entry.name));
+    s.require(
+        !(other.address == entry.address && other.sys_name == entry.sys_name), "address",
+        fmt::format("{} has an entry already; another one needs a sys_name", entry.address.to_string()));
+  }
+}
 
 const std::initializer_list<std::pair<std::string_view, IoBackendKind>> kIoWords = {
     {"auto", IoBackendKind::Auto}, {"uring", IoBackendKind::Uring}, {"epoll", IoBackendKind::Epoll}};
@@ -272,7 +320,32 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.number("max_message_bytes", c.bmp.max_message_bytes, 4096, 1024 * 1024);
     s.number("max_sessions", c.bmp.max_sessions, 1, 1000000);
     s.choice("io", c.bmp.io, kIoWords);
+    std::vector<std::string> allow;
+    s.texts("allow", allow);
+    for (const std::string& range : allow) c.routers.allow.push_back(parse_range(s, "allow", range));
+    s.number("max_sessions_per_router", c.routers.max_sessions, 0, 1000000);
+    s.number("max_routes_per_router", c.routers.max_routes, 0, 1ULL << 40);
     s.finish();
+  }
+  if (const auto* node = root.get("router"); node != nullptr && !node->is_array_of_tables()) {
+    throw ConfigError(
+        fmt::format("{}:{}: router must be an array of tables: [[router]]", name, node->source().begin.line));
+  }
+  const std::size_t entries = root.get("router") == nullptr ? 0 : root.get("router")->as_array()->size();
+  for (std::size_t i = 0; i < entries; ++i) {
+    Section s(root, "router", name, i);
+    RouterEntry entry;
+    s.text("name", entry.name);
+    std::string address;
+    s.text("address", address);
+    entry.address = parse_range(s, "address", address);
+    s.text("sys_name", entry.sys_name);
+    s.texts("tags", entry.tags);
+    s.number("max_sessions", entry.max_sessions, 0, 1000000);
+    s.number("max_routes", entry.max_routes, 0, 1ULL << 40);
+    check_entry(s, entry, c.routers.entries);
+    s.finish();
+    c.routers.entries.push_back(std::move(entry));
   }
   {
     Section s(root, "shards", name);
@@ -295,6 +368,9 @@ Config parse_config(std::string_view text, const std::string& name) {
   }
   {
     Section s(root, "curation", name);
+    s.flag("enabled", c.curation.enabled);
+    s.require(c.curation.enabled || c.ring.when_full == WhenRingFull::Block, "enabled",
+              "must be true with ring.when_full = \"drop-newest\": what is dropped is remembered in tables");
     s.seconds("session_grace_s", c.curation.session_grace_s, 0, 86400);
     s.seconds("resync_timeout_s", c.curation.resync_timeout_s, 0.1, 86400);
     s.seconds("resync_settle_s", c.curation.resync_settle_s, 0, 3600);
@@ -407,10 +483,12 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.require(good_log_level(c.log.level), "level", kLogLevelRule);
     s.finish();
   }
+  // There are no tables to be kept.
+  if (!c.curation.enabled) c.snapshot.store = SnapshotStoreKind::None;
   for (const auto& [key, node] : root) {
-    static constexpr std::string_view kKnown[] = {"instance", "paths",    "bmp",     "shards",    "ring",
-                                                  "curation", "dump",     "nats",    "publish",   "sink",
-                                                  "journal",  "snapshot", "metrics", "supervise", "log"};
+    static constexpr std::string_view kKnown[] = {
+        "instance", "paths", "bmp",     "shards",   "ring",    "curation",  "dump", "nats",
+        "publish",  "sink",  "journal", "snapshot", "metrics", "supervise", "log",  "router"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));

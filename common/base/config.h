@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "common/base/router_rules.h"
+
 namespace CLI {
 class App;
 }
@@ -61,7 +63,11 @@ struct Config {
     HugepageMode hugepages = HugepageMode::Auto;
     WhenRingFull when_full = WhenRingFull::Block;
   } ring;
+  RouterRules routers;  // [[router]], and of [bmp]: allow, max_sessions_per_router, max_routes_per_router
   struct Curation {
+    // False: what routers say is forwarded as it comes. There are no tables then, so no withdraws by the
+    // collector, no snapshots, and the stream does not fold to the routers' tables.
+    bool enabled = true;
     double session_grace_s = 300;   // a lost session's table is kept that long
     double resync_timeout_s = 300;  // re-sync ends after this without End-of-RIB
     double resync_settle_s = 5;     // and this long after End-of-RIB without news

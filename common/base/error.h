@@ -38,6 +38,7 @@ enum class ErrorCode : std::uint32_t {
   RouterRefused = 304,       // no entry or prefix allows the address; connection closed
   RouterSessionLimit = 305,  // the router has as many sessions as it may; connection closed
   RouterRouteLimit = 306,    // the router has as many routes as it may; new ones are skipped
+  RouterUnidentified = 307,  // [[router]] tells it by sysName, and it speaks before its Initiation
   // Rings (4xx)
   RingCorrupt = 401,
   RingIncompatible = 402,

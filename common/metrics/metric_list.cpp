@@ -125,6 +125,10 @@ constexpr std::array kIngest{
           "Routes that the last restore found."),
     entry(I::RestoreDurationNs, "arancini_ingest_restore_seconds", kGauge, "How long the last restore took.",
           1e-9),
+    entry(I::SessionsRefusedByRule, "arancini_ingest_sessions_refused_by_rule_total", kCounter,
+          "Sessions closed by bmp.allow, [[router]], or the number that a router may have."),
+    entry(I::RoutesOverLimit, "arancini_ingest_routes_over_limit_total", kCounter,
+          "Announcements of new prefixes that were skipped because the router has max_routes."),
 };
 
 using P = PublishMetric;

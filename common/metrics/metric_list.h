@@ -80,6 +80,8 @@ enum class IngestMetric : std::size_t {
   RestoreState,   // 0 done, 1 under way, 2 waits for the log
   RestoredRoutes,
   RestoreDurationNs,
+  SessionsRefusedByRule,  // allow-list, [[router]], sessions of one router
+  RoutesOverLimit,        // announcements of new prefixes that were skipped: max_routes
   Count
 };
 

@@ -37,6 +37,7 @@ struct Source @0xb3a170e9015f2882 {
   safi @9 :UInt8;
   peerType @10 :UInt8;
   view @11 :View;             # isPostPolicy and isAdjRibOut follow from it
+  tags @12 :List(Text);
 }
 
 struct PathAttributes @0x98d4737f30e64d34 {

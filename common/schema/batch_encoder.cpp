@@ -35,6 +35,19 @@ class TemplateWriter {
     copy(s.data(), s.size(), s.size() + 1);
   }
 
+  void texts(UpdatePointer p, std::span<const std::string> values) {
+    const auto count = static_cast<std::uint32_t>(values.size());
+    link(p, ElementSize::Pointer, count);
+    const std::uint32_t first = at_;
+    at_ += count;
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const std::string& s = values[i];
+      store_u64(word(first + i), list_pointer(at_ - (first + i) - 1, ElementSize::Byte,
+                                              static_cast<std::uint32_t>(s.size() + 1)));
+      copy(s.data(), s.size(), s.size() + 1);
+    }
+  }
+
   void data(UpdatePointer p, wire::Bytes bytes) {
     link(p, ElementSize::Byte, bytes.size());
     copy(bytes.data(), bytes.size(), bytes.size());
@@ -249,6 +262,7 @@ std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& att
   std::size_t bytes = sizeof(shm::RecordHeader) + kTemplateOffsetBytes + kFixedTemplateWords * kWordBytes +
                       kWordBytes + std::size_t{routes} * kRecordRouteDataWords * kWordBytes +
                       meta.router_name.size() + 8;
+  for (const std::string& tag : meta.tags) bytes += kWordBytes + tag.size() + 8;
   if (const wire::Attributes* a = attributes.attributes; a != nullptr) {
     // Growth against the wire: an AS path at most 7 times (segments of one 2-byte AS: 4 bytes become 16 in
     // the segment list, 8 of members and 4 in asPath), communities 2, extended communities 3, large
@@ -291,6 +305,7 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
   fixed(UpdatePointer::kWriterId, kWriterIdWord, meta.writer.bytes.data());
   if (!meta.router_name.empty()) out.text(UpdatePointer::kRouterId, meta.router_name);
   if (attributes.attributes != nullptr) write_attributes(out, *attributes.attributes);
+  if (!meta.tags.empty()) out.texts(UpdatePointer::kTags, meta.tags);
 
   routes_ = out.word(out.words() + 1);
   header_.kind = static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch);

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "common/base/types.h"
@@ -19,7 +20,8 @@ struct BatchMeta {
   std::uint64_t bmp_timestamp_ns = 0;
   IpAddress router_address{};
   std::uint16_t router_port = 0;
-  std::string_view router_name{};  // configured; empty: none
+  std::string_view router_name{};       // configured; empty: none
+  std::span<const std::string> tags{};  // configured for the router; none is empty
   IpAddress peer_address{};
   std::uint32_t peer_bgp_id = 0;
   std::uint32_t peer_asn = 0;

@@ -33,7 +33,7 @@ class TemplateCheck {
       if (pointer(f.pointer) != fixed_data_pointer(f.pointer, f.word)) return false;
     }
     for (const UpdatePointer p :
-         {UpdatePointer::kRawNlri, UpdatePointer::kLabels, UpdatePointer::kTags, UpdatePointer::kTableName}) {
+         {UpdatePointer::kRawNlri, UpdatePointer::kLabels, UpdatePointer::kTableName}) {
       if (pointer(p) != 0) return false;
     }
     return text(UpdatePointer::kRouterId) && text(UpdatePointer::kOrigin) &&
@@ -41,7 +41,7 @@ class TemplateCheck {
            struct_list(UpdatePointer::kCommunities, kCommunityDataWords) && extended_communities() &&
            struct_list(UpdatePointer::kLargeCommunities, kLargeCommunityDataWords) &&
            u32_list(UpdatePointer::kClusterList) && as_segments() && bytes(UpdatePointer::kRawAttributes) &&
-           at_ == words_;
+           texts(UpdatePointer::kTags) && at_ == words_;
   }
 
  private:
@@ -78,6 +78,22 @@ class TemplateCheck {
     const std::size_t start = std::size_t{at_} * kWordBytes;
     const std::int64_t n = byte_list(p);
     return n > 0 && base_[start + static_cast<std::size_t>(n) - 1] == std::byte{0};
+  }
+
+  bool texts(UpdatePointer p) {
+    if (pointer(p) == 0) return true;
+    const std::int64_t count = elements(pointer_word(p), ElementSize::Pointer);
+    const std::uint32_t first = at_;
+    if (count <= 0 || !advance(static_cast<std::uint64_t>(count))) return false;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::size_t start = std::size_t{at_} * kWordBytes;
+      const std::int64_t n = elements(first + static_cast<std::uint32_t>(i), ElementSize::Byte);
+      if (n <= 0 || !advance((static_cast<std::uint64_t>(n) + 7) / 8) ||
+          base_[start + static_cast<std::size_t>(n) - 1] != std::byte{0}) {
+        return false;
+      }
+    }
+    return true;
   }
 
   // A composite list: its elements, or -1. Leaves at_ behind it.

@@ -41,6 +41,7 @@ class Template {
     const auto size = static_cast<ElementSize>((v >> 32) & 7U);
     const std::uint64_t words = size == ElementSize::Byte        ? (std::uint64_t{elements} + 7) / 8
                                 : size == ElementSize::FourBytes ? (std::uint64_t{elements} + 1) / 2
+                                : size == ElementSize::Pointer   ? std::uint64_t{elements}
                                                                  : std::uint64_t{elements} + 1;
     if (at + words > words_) return {};
     return {word(static_cast<std::uint32_t>(at)), elements};
@@ -112,9 +113,22 @@ std::uint64_t origin_of(const Object& text) {
   return 0;
 }
 
+// The pointers are relative, and the texts lie behind them without a gap.
+void write_texts(Words& out, std::uint32_t pointer, const Object& from, std::uint64_t most_words) {
+  std::uint64_t words = from.elements;
+  for (std::uint32_t i = 0; i < from.elements; ++i) {
+    const std::uint64_t bytes = load_u64(from.at + kWordBytes * std::size_t{i}) >> 35;
+    words += (bytes + 7) / 8;
+  }
+  words = std::min(words, most_words);
+  out[pointer] = list_pointer(out.at() - pointer - 1, ElementSize::Pointer, from.elements);
+  std::memcpy(out.take(static_cast<std::uint32_t>(words)), from.at, words * kWordBytes);
+}
+
 void write_source(Words& out, std::uint32_t pointer, const Template& t, Family family) {
   const Object name = t.object(UpdatePointer::kRouterId);
-  const std::uint32_t pointers = kSourcePointers - (name.elements == 0 ? 1 : 0);
+  const Object tags = t.object(UpdatePointer::kTags);
+  const std::uint32_t pointers = tags.elements > 0 ? 5 : name.elements > 0 ? 4 : 3;
   out[pointer] = struct_pointer(out.at() - pointer - 1, kSourceDataWords, pointers);
   std::uint64_t* const data = out.take(kSourceDataWords);
   data[0] = t.field<std::uint64_t>(kPeerDistinguisher);
@@ -127,7 +141,12 @@ void write_source(Words& out, std::uint32_t pointer, const Template& t, Family f
   out.bytes(first, t.word(kWriterIdWord), 16);
   out.bytes(first + 1, t.word(kRouterAddrWord), 16);
   out.bytes(first + 2, t.word(kPeerAddrWord), 16);
-  if (name.elements > 0) out.bytes(first + 3, name.at, name.elements);
+  if (name.elements > 0) {
+    out.bytes(first + 3, name.at, name.elements);
+  } else if (pointers > 3) {
+    out[first + 3] = 0;
+  }
+  if (tags.elements > 0) write_texts(out, first + 4, tags, t.behind(tags.at));
 }
 
 // The objects that PathAttributes points to, in the order of its pointers.

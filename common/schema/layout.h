@@ -16,10 +16,10 @@
 //   Update (12 data words, 18 pointers)
 //   routerAddr, peerAddr, prefixAddr (zeros), nextHop, writerId   16 bytes each, always there: constant
 //   offsets routerId, origin, asPath, communities, extendedCommunities (list, then the values),
-//   largeCommunities, clusterList, asSegments (list, then the members), rawAttributes            each only
-//   when not empty, else a null pointer
+//   largeCommunities, clusterList, asSegments (list, then the members), rawAttributes, tags (list, then the
+//   texts)            each only when not empty, else a null pointer
 //
-// rawNlri, labels, tags and tableName are null in record format 1.
+// rawNlri, labels and tableName are null in record format 1.
 namespace arancini::schema::layout {
 
 inline constexpr std::size_t kWordBytes = 8;
@@ -34,7 +34,7 @@ inline constexpr std::uint32_t kRecordRouteDataWords = 3;
 inline constexpr std::uint32_t kBatchDataWords = 4;  // batch.capnp, if nothing is left out
 inline constexpr std::uint32_t kBatchPointers = 3;
 inline constexpr std::uint32_t kSourceDataWords = 3;
-inline constexpr std::uint32_t kSourcePointers = 4;
+inline constexpr std::uint32_t kSourcePointers = 5;
 inline constexpr std::uint32_t kPathAttributesDataWords = 5;
 inline constexpr std::uint32_t kPathAttributesPointers = 8;
 inline constexpr std::uint32_t kRouteDataWords = 3;
@@ -126,7 +126,13 @@ inline constexpr std::size_t kUpdateTemplateBytes = kFrameBytes + kWordBytes;
 // --- pointer words (https://capnproto.org/encoding.html). `offset`: words from behind the pointer to its
 // target.
 
-enum class ElementSize : std::uint32_t { Byte = 2, FourBytes = 4, EightBytes = 5, Composite = 7 };
+enum class ElementSize : std::uint32_t {
+  Byte = 2,
+  FourBytes = 4,
+  EightBytes = 5,
+  Pointer = 6,
+  Composite = 7
+};
 
 constexpr std::uint64_t struct_pointer(std::uint32_t offset, std::uint32_t data_words,
                                        std::uint32_t pointers) {

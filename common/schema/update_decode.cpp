@@ -98,6 +98,8 @@ void teller_of(Reader in, DecodedUpdate& out) {
   out.router.bytes = fixed_bytes<16>(in.getRouterAddr(), "routerAddr is not 16 bytes");
   out.peer.bytes = fixed_bytes<16>(in.getPeerAddr(), "peerAddr is not 16 bytes");
   out.router_id = text_of(in.getRouterId());
+  out.tags.clear();
+  for (const auto tag : in.getTags()) out.tags.push_back(text_of(tag));
   out.router_port = in.getRouterPort();
   out.peer_bgp_id = in.getPeerBgpId();
   out.peer_asn = in.getPeerAsn();

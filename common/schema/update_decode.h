@@ -34,6 +34,7 @@ struct DecodedUpdate {
   std::uint64_t sequence = 0;
   WriterId writer;
   std::string router_id;
+  std::vector<std::string> tags;
 
   std::uint64_t attributes_present = 0;
   std::string origin;

@@ -47,6 +47,7 @@ struct RouteKey {
   IpAddress prefix;
   std::uint8_t length = 0;
   std::uint32_t path_id = 0;
+  std::string name{};  // of the router, where it has one
   friend auto operator<=>(const RouteKey&, const RouteKey&) = default;
 };
 
@@ -119,10 +120,14 @@ class ShardHarness {
     std::size_t record_queue_bytes = 4U << 20;
     double dump_interval_s = 0;
     bool log_follows = true;
+    bool curate = true;
+    RouterRules rules{};
   };
   ShardHarness() : ShardHarness(Options{}) {}
   explicit ShardHarness(const Options& options) : options_(options) {
     if (options.drop_newest) config_.ring.when_full = WhenRingFull::DropNewest;
+    config_.curation.enabled = options.curate;
+    config_.routers = options.rules;
     config_.curation.session_grace_s = options.grace_s;
     config_.dump.interval_s = options.dump_interval_s;
     config_.curation.resync_timeout_s = options.resync_timeout_s;
@@ -411,7 +416,7 @@ class ShardHarness {
 
   static RouteKey key_of(const schema::DecodedUpdate& u) {
     return {u.router,         u.peer,          u.peer_type, u.peer_distinguisher, u.view, u.family,
-            u.prefix_address, u.prefix_length, u.path_id};
+            u.prefix_address, u.prefix_length, u.path_id,   u.router_id};
   }
 
   // All but the ring's own name, which differs in each run.
@@ -424,9 +429,9 @@ class ShardHarness {
 
   static RouteKey key_of(ingestd::RibTable& table, const Prefix& prefix) {
     const ingestd::Peer& peer = table.view.peer;
-    return {peer.router->address,   peer.key.address, peer.key.type,
-            peer.key.distinguisher, table.view.view,  table.family,
-            prefix_address(prefix), prefix.length,    prefix.path_id};
+    return {peer.router->address, peer.key.address, peer.key.type,          peer.key.distinguisher,
+            table.view.view,      table.family,     prefix_address(prefix), prefix.length,
+            prefix.path_id,       peer.router->name};
   }
   ToldRoute told_route(ingestd::AttrId id, Family family, std::uint32_t asn) {
     const ingestd::AttributeSet set(shard_->impl().context.attributes.parts(id), family);
@@ -449,7 +454,7 @@ class ShardHarness {
                                    std::tie(first.router, first.peer, first.peer_type, first.distinguisher,
                                             first.view, first.family);
          ++it) {
-      ++n;
+      n += it->first.name == e.router_id ? 1 : 0;
     }
     return n;
   }
@@ -548,6 +553,10 @@ class ShardHarness {
         schema::PayloadFormat::BatchV2, record.payload, [this, &record](const schema::DecodedUpdate& u) {
           ASSERT_EQ(u.sequence, next_sequence_);
           ++next_sequence_;
+          if (!options_.curate) {
+            updates_.push_back(u);
+            return;
+          }
           const RouteKey key = key_of(u);
           const auto found = table_.find(key);
           routers_of_row_[record.header.router_id].insert(u.router);

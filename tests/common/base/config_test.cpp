@@ -70,6 +70,88 @@ TEST(Config, RefusesWhatCannotWorkWithItsLine) {
   EXPECT_THROW((void)load_config(flags), ConfigError);
 }
 
+TEST(Config, RouterEntriesAreRules) {
+  const Config c = parse_config(R"(
+[bmp]
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+max_sessions_per_router = 4
+max_routes_per_router = 1000
+
+[[router]]
+address = "192.0.2.1"
+name = "edge-1.ams"
+tags = ["edge", "ams"]
+max_routes = 0
+
+[[router]]
+address = "192.0.2.7"
+name = "core-a"
+sys_name = "a"
+max_sessions = 1
+
+[[router]]
+address = "192.0.2.7"
+
+[[router]]
+address = "198.51.100.0/24"
+tags = ["lab"]
+)",
+                                "f.toml");
+  const RouterRules& r = c.routers;
+  const auto at = [](const char* text) { return *IpAddress::parse(text); };
+  EXPECT_TRUE(r.allows(at("10.255.0.1")) && r.allows(at("2001:db8::9")));
+  EXPECT_TRUE(r.allows(at("192.0.2.1")) && r.allows(at("198.51.100.200"))) << "an entry takes it in";
+  EXPECT_FALSE(r.allows(at("11.0.0.1")) || r.allows(at("2001:db9::9")));
+  ASSERT_NE(r.find(at("192.0.2.1")), nullptr);
+  EXPECT_EQ(r.find(at("192.0.2.1"))->name, "edge-1.ams");
+  EXPECT_EQ(r.find(at("192.0.2.1"))->tags, (std::vector<std::string>{"edge", "ams"}));
+  EXPECT_EQ(r.routes_of(r.find(at("192.0.2.1"))), 0U) << "no limit, whatever the others have";
+  EXPECT_EQ(r.sessions_of(r.find(at("192.0.2.1"))), 4U);
+  EXPECT_EQ(r.routes_of(nullptr), 1000U);
+  EXPECT_EQ(r.find(at("10.0.0.1")), nullptr);
+  EXPECT_EQ(r.find(at("198.51.100.3"))->tags, (std::vector<std::string>{"lab"}));
+  EXPECT_FALSE(r.needs_sys_name(at("192.0.2.1")));
+  EXPECT_TRUE(r.needs_sys_name(at("192.0.2.7")));
+  EXPECT_EQ(r.find(at("192.0.2.7"), "a")->name, "core-a");
+  EXPECT_EQ(r.sessions_of(r.find(at("192.0.2.7"), "a")), 1U);
+  EXPECT_EQ(r.find(at("192.0.2.7"), "b")->name, "");
+  EXPECT_EQ(r.named(at("192.0.2.7"), "core-a"), r.find(at("192.0.2.7"), "a"));
+  EXPECT_EQ(r.named(at("192.0.2.7"), ""), r.find(at("192.0.2.7"), "b"));
+  EXPECT_EQ(r.named(at("192.0.2.1"), ""), nullptr);
+}
+
+TEST(Config, WithoutTablesThereAreNoSnapshots) {
+  EXPECT_EQ(parse_config("", "f.toml").snapshot.store, SnapshotStoreKind::File);
+  const Config c = parse_config("[curation]\nenabled = false\n[snapshot]\nstore = \"kv\"\n", "f.toml");
+  EXPECT_EQ(c.snapshot.store, SnapshotStoreKind::None);
+}
+
+TEST(Config, RouterEntriesThatCannotBeMeant) {
+  EXPECT_EQ(error_of("[[router]]\nname = \"x\"\n").rfind("f.toml: router.address must be an address", 0), 0U);
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1/8\"\n").rfind("f.toml:2: router.address must be", 0),
+            0U);
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.0/8\"\nname = \"x\"\n"),
+            "f.toml:3: router.name needs a single address: a prefix is about several routers");
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1\"\nname = \"a b\"\n")
+                .rfind("f.toml:3: router.name must be at most 64 letters", 0),
+            0U);
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1\"\n[[router]]\naddress = \"10.0.0.1\"\n"),
+            "f.toml:4: router.address 10.0.0.1 has an entry already; another one needs a sys_name");
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1\"\nname = \"x\"\n"
+                     "[[router]]\naddress = \"10.0.0.2\"\nname = \"x\"\n"),
+            "f.toml:6: router.name \"x\" is there already");
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1\"\ntags = [1]\n"),
+            "f.toml:3: router.tags must be a list of strings");
+  EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1\"\nmax_route = 1\n"),
+            "f.toml:3: unknown key router.max_route");
+  EXPECT_EQ(error_of("[router]\naddress = \"10.0.0.1\"\n"),
+            "f.toml:1: router must be an array of tables: [[router]]");
+  EXPECT_EQ(error_of("[bmp]\nallow = [\"10.0.0.0/33\"]\n").rfind("f.toml:2: bmp.allow must be", 0), 0U);
+  EXPECT_EQ(error_of("[ring]\nwhen_full = \"drop-newest\"\n[curation]\nenabled = false\n")
+                .rfind("f.toml:4: curation.enabled must be true", 0),
+            0U);
+}
+
 TEST(Config, FlagsOverrideTheFile) {
   ConfigFlags flags;
   flags.bmp_listen = "[::1]:4001";

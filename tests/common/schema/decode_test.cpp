@@ -42,6 +42,7 @@ void expect_matches(const RandomMessage& m, std::size_t i, const DecodedUpdate& 
   EXPECT_EQ(u.router, meta.router_address);
   EXPECT_EQ(u.router_port, meta.router_port);
   EXPECT_EQ(u.router_id, meta.router_name);
+  EXPECT_TRUE(std::equal(u.tags.begin(), u.tags.end(), meta.tags.begin(), meta.tags.end()));
   EXPECT_EQ(u.peer, meta.peer_address);
   EXPECT_EQ(u.peer_bgp_id, meta.peer_bgp_id);
   EXPECT_EQ(u.peer_asn, meta.peer_asn);

@@ -70,6 +70,11 @@ RandomMessage::RandomMessage(Random& random) {
   meta_.router_port = static_cast<std::uint16_t>(r());
   name_.resize(chance(r, 50) ? 0 : 1 + below(r, 40), 'r');
   meta_.router_name = name_;
+  if (chance(r, 30)) {
+    for (std::uint64_t i = 1 + below(r, 5); i > 0; --i)
+      tags_.emplace_back(static_cast<std::size_t>(1 + below(r, 20)), static_cast<char>('a' + i));
+    meta_.tags = tags_;
+  }
   meta_.peer_address = random_address(r);
   meta_.peer_bgp_id = static_cast<std::uint32_t>(r());
   meta_.peer_asn = static_cast<std::uint32_t>(r());

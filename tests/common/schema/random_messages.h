@@ -33,6 +33,7 @@ class RandomMessage {
 
   BatchMeta meta_;
   std::string name_;
+  std::vector<std::string> tags_;
   std::vector<std::byte> field_;
   wire::Attributes attributes_;
   IpAddress next_hop_;

@@ -197,6 +197,13 @@ void fill_attributes(Update::Builder u, const wire::Attributes& a) {
   if (!others.empty()) put_data(u.initRawAttributes(static_cast<unsigned>(others.size())), others.data());
 }
 
+template <class Builder>
+void put_tags(Builder to, const BatchMeta& m) {
+  if (m.tags.empty()) return;
+  auto list = to.initTags(static_cast<unsigned>(m.tags.size()));
+  for (unsigned i = 0; i < list.size(); ++i) list.set(i, m.tags[i].c_str());
+}
+
 void fill_update(Update::Builder u, const BatchMeta& m, const BatchAttributes& attributes,
                  const IpAddress& prefix) {
   u.setTimeReceivedNs(m.received_realtime_ns);
@@ -226,6 +233,7 @@ void fill_update(Update::Builder u, const BatchMeta& m, const BatchAttributes& a
     u.setMpUnreachSafi(m.family.safi);
   }
   if (attributes.attributes != nullptr) fill_attributes(u, *attributes.attributes);
+  put_tags(u, m);
 }
 
 void fill_batch_attributes(PathAttributes::Builder to, const wire::Attributes& a, const IpAddress& next_hop) {
@@ -335,6 +343,7 @@ std::vector<std::byte> reference_message(const BatchMeta& m, const BatchAttribut
     s.setSafi(m.family.safi);
     s.setPeerType(m.peer_type);
     s.setView(static_cast<schema::View>(m.view));
+    put_tags(s, m);
   }
   if (attributes.attributes != nullptr) {
     const wire::Attributes& a = *attributes.attributes;
