@@ -114,7 +114,7 @@ Dump::Progress Dump::work() {
     case State::Mark:
       // What is written from here on lies behind the event's Arancini-After. Not sooner: a publisher that
       // begins anew would find it in the stream before it has sent the event.
-      if (raw(context_.ring.in_log()) < raw(mark_)) return Progress::Wait;
+      if (raw(context_.ring.witnessed_in_log()) < raw(mark_)) return Progress::Wait;
       state_ = State::Tables;
       row_ = table_index_ = 0;
       table_ = nullptr;

@@ -7,6 +7,7 @@ namespace arancini::ingestd {
 HotTask::Progress DumpTask::run(Shard::Impl& shard) noexcept {
   if (!asked_ && !cancelled()) {
     asked_ = true;
+    if (shard.context.witness != nullptr) shard.context.witness->dump_asked(router_ ? &*router_ : nullptr);
     if (router_) {
       no_such_router_ = !shard.dump.request(*router_, &waiter_);
     } else {

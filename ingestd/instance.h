@@ -62,7 +62,7 @@ struct Instance {
                                 .max_sessions = config.bmp.max_sessions,
                                 .max_message_bytes = config.bmp.max_message_bytes,
                                 .io = config.bmp.io},
-             recording.front(sink), stats, log, clock),
+             recording.front(shard, sink), stats, log, clock),
         snapshot_log(fmt::format("ingestd@{}", number), parse_log_level(config.log.level)) {
     if (auto store = open_snapshot_store(config)) {
       snapshots = std::make_unique<SnapshotWorker>(

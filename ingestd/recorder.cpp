@@ -11,6 +11,8 @@
 
 #include "common/journal/crc32c.h"
 #include "common/recording/recording_reader.h"
+#include "common/schema/event_build.h"
+#include "ingestd/restore_bytes.h"
 
 namespace arancini::ingestd {
 
@@ -160,16 +162,55 @@ Clock::Times Recorder::times() const {
   return times;
 }
 
-std::uint64_t Recorder::saw_head(std::uint64_t head) noexcept {
-  if (!in_call_) return head;
-  if (head == last_head_) {
+std::uint64_t Recorder::saw(Field field, std::uint64_t value) noexcept {
+  if (!in_call_) return value;
+  if (field != Field::Head) {
+    put(Entry::Seen);
+    put(field);
+    put(value);
+  } else if (value == last_head_) {
     put(Entry::SameHead);
   } else {
     put(Entry::Head);
-    put(head);
-    last_head_ = head;
+    put(value);
+    last_head_ = value;
   }
-  return head;
+  return value;
+}
+
+void Recorder::dump_asked(const IpAddress* router) noexcept {
+  if (!in_call_) return;
+  put(Entry::DumpAsked);
+  put(static_cast<std::uint8_t>(router == nullptr));
+  put(router == nullptr ? IpAddress{}.bytes : router->bytes);
+}
+
+void Recorder::restoring(bool restoring) noexcept {
+  begin(Entry::SetRestoring);
+  put(static_cast<std::uint8_t>(restoring));
+  end();
+}
+
+void Recorder::restore_batch(const RestoreBatch& batch) noexcept {
+  if (!in_call_) return;
+  put(Entry::RestoreBatch);
+  put(restore_batch_bytes(batch));
+  put_restore_batch(batch, [this](std::span<const std::byte> part) { put_bytes(part); });
+}
+
+void Recorder::restore_end(std::span<const schema::EventFields> events) noexcept {
+  if (!in_call_) return;
+  std::vector<std::byte> all;  // once, before the shard takes its first message
+  for (const schema::EventFields& event : events) {
+    const std::vector<std::byte> framed = schema::build_event(event);
+    const auto size = static_cast<std::uint32_t>(framed.size());
+    const auto head = std::as_bytes(std::span(&size, 1));
+    all.insert(all.end(), head.begin(), head.end());
+    all.insert(all.end(), framed.begin(), framed.end());
+  }
+  put(Entry::RestoreEnd);
+  put(static_cast<std::uint32_t>(all.size()));
+  put_bytes(all);
 }
 
 void Recorder::write_loop() {

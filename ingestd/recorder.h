@@ -17,6 +17,7 @@
 #include "common/base/result.h"
 #include "common/recording/entries.h"
 #include "common/ring/ring_writer.h"
+#include "ingestd/shard_witness.h"
 
 namespace arancini::ingestd {
 
@@ -25,8 +26,9 @@ namespace arancini::ingestd {
 // Data never waits for it: when the queue is full, or the file cannot be written, the recording ends with an
 // error line, and everything before that is in the file.
 //
-// Give it to the shard as its clock, and to the ring writer as its witness; calls come from RecordingSink.
-class Recorder final : public Clock, public RingWriter::Witness {
+// Give it to the shard as its clock and witness, and to the ring writer as its witness; calls come from
+// RecordingSink.
+class Recorder final : public Clock, public RingWriter::Witness, public ShardWitness {
  public:
   static constexpr std::size_t kQueueBytes = 64U << 20;
 
@@ -59,7 +61,12 @@ class Recorder final : public Clock, public RingWriter::Witness {
   [[nodiscard]] std::uint64_t realtime_ns() const override { return clock_.realtime_ns(); }
   [[nodiscard]] std::uint64_t boottime_ns() const override { return clock_.boottime_ns(); }
   [[nodiscard]] Times times() const override;
-  std::uint64_t saw_head(std::uint64_t head) noexcept override;
+  std::uint64_t saw(Field field, std::uint64_t value) noexcept override;
+
+  void dump_asked(const IpAddress* router) noexcept override;
+  void restoring(bool restoring) noexcept override;
+  void restore_batch(const RestoreBatch& batch) noexcept override;
+  void restore_end(std::span<const schema::EventFields> events) noexcept override;
 
  private:
   Recorder(std::string path, Fd file, const Clock& clock, Logger& log, std::size_t queue_bytes);

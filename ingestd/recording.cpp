@@ -31,9 +31,10 @@ Recording::Recording(const std::string& path, const Config& config, std::uint32_
   log.info("everything is recorded in {}", recorder_->path());
 }
 
-SessionSink& Recording::front(SessionSink& sink) {
+SessionSink& Recording::front(Shard& shard, SessionSink& sink) {
   if (recorder_ == nullptr) return sink;
   recorder_->end();
+  shard.set_witness(recorder_.get());
   sink_ = std::make_unique<RecordingSink>(sink, ring_, *recorder_);
   return *sink_;
 }

@@ -20,7 +20,7 @@ class Recording {
   [[nodiscard]] const HashSeed& seed() const { return seed_; }
   [[nodiscard]] const Clock& clock() const { return recorder_ != nullptr ? *recorder_ : clock_; }
   // The shard is made: what the loop hands everything to. Call once.
-  SessionSink& front(SessionSink& sink);
+  SessionSink& front(Shard& shard, SessionSink& sink);
 
   [[nodiscard]] Recorder* recorder() { return recorder_.get(); }  // nullptr: none
 

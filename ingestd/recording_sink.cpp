@@ -68,7 +68,7 @@ std::optional<SessionId> RecordingSink::take_session_to_close() {
 Shard::Work RecordingSink::do_work() {
   recorder_.begin(Entry::DoWork);
   const Shard::Work work = next_.do_work();
-  recorder_.end(work.more ? 1 : 0);
+  recorder_.end();
   return work;
 }
 

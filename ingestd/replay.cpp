@@ -15,8 +15,12 @@
 #include "common/recording/recording_reader.h"
 #include "common/ring/ring_file.h"
 #include "common/ring/ring_writer.h"
+#include "common/schema/event_decode.h"
 #include "ingestd/recorder.h"
+#include "ingestd/restore_bytes.h"
+#include "ingestd/restore_task.h"
 #include "ingestd/shard.h"
+#include "ingestd/shard_impl.h"
 
 namespace arancini::ingestd {
 
@@ -37,9 +41,14 @@ const char* name_of(Entry entry) {
     case Entry::DoWork: return "do_work";
     case Entry::Publish: return "publish";
     case Entry::Finish: return "finish";
+    case Entry::SetRestoring: return "set_restoring";
     case Entry::Time: return "a look at the clock";
     case Entry::Head:
-    case Entry::SameHead: return "a look at the ring's reader";
+    case Entry::SameHead:
+    case Entry::Seen: return "a look at the ring's reader";
+    case Entry::DumpAsked: return "a wish for a dump";
+    case Entry::RestoreBatch:
+    case Entry::RestoreEnd: return "a part of a restore";
     case Entry::Done:
     case Entry::Published: return "the end of the call";
   }
@@ -73,13 +82,29 @@ class Teacher final : public Clock, public RingWriter::Witness {
   [[nodiscard]] std::uint64_t boottime_ns() const override { return times_.boottime_ns; }
   [[nodiscard]] std::uint64_t realtime_ns() const override { return times_.realtime_ns; }
 
-  std::uint64_t saw_head(std::uint64_t) noexcept override {
-    if (call_ == nullptr) return head_;
+  std::uint64_t saw(Field field, std::uint64_t value) noexcept override {
+    if (call_ == nullptr) return field == Field::Head ? head_ : value;
+    if (field != Field::Head) {
+      const Call::Learnt* learnt = take(Entry::Seen);
+      if (learnt != nullptr && learnt->first != static_cast<std::uint64_t>(field) && difference_.empty()) {
+        difference_ = "it looks at another field of the ring";
+      }
+      return learnt == nullptr ? value : learnt->second;
+    }
     const bool same = next_ < call_->learnt.size() && call_->learnt[next_].kind == Entry::SameHead;
     if (const Call::Learnt* learnt = take(same ? Entry::SameHead : Entry::Head); learnt != nullptr && !same) {
       head_ = learnt->first;
     }
     return head_;
+  }
+
+  // What comes next, if it is of the kind.
+  const Call::Learnt* take_if(Entry kind) {
+    const bool there = call_ != nullptr && next_ < call_->learnt.size() && call_->learnt[next_].kind == kind;
+    return there ? &call_->learnt[next_++] : nullptr;
+  }
+  void fail(std::string how) {
+    if (difference_.empty()) difference_ = std::move(how);
   }
 
  private:
@@ -99,6 +124,56 @@ class Teacher final : public Clock, public RingWriter::Witness {
   std::string difference_;
   Times times_;
   std::uint64_t head_ = 0;
+};
+
+// Does what tasks of other threads did when it was recorded, where they did it. Posted before RestoreTask,
+// whose batches it fills.
+class RecordedTasks final : public HotTask {
+ public:
+  RecordedTasks(Teacher& teacher, RestoreTask& restore) : teacher_(teacher), restore_(restore) {}
+
+  Progress run(Shard::Impl& shard) noexcept override {
+    if (cancelled()) return Progress::Done;
+    for (;;) {
+      if (const Call::Learnt* asked = teacher_.take_if(Entry::DumpAsked); asked != nullptr) {
+        if (asked->first != 0) {
+          shard.dump.request_all(nullptr);
+        } else if (!shard.dump.request(asked->address, nullptr)) {
+          teacher_.fail("a dump of a router that is not there");
+        }
+      } else if (const Call::Learnt* part = teacher_.take_if(Entry::RestoreBatch); part != nullptr) {
+        RestoreBatch* const batch = restore_.free_batch();
+        if (batch == nullptr || !read_restore_batch(part->bytes, *batch)) {
+          teacher_.fail("a part of a restore that cannot be read");
+          return Progress::Wait;
+        }
+        restore_.give();
+      } else if (const Call::Learnt* end = teacher_.take_if(Entry::RestoreEnd); end != nullptr) {
+        restore_.end(events(end->bytes));
+      } else {
+        return Progress::Wait;
+      }
+    }
+  }
+
+ private:
+  std::vector<schema::EventFields> events(std::span<const std::byte> bytes) {
+    std::vector<schema::EventFields> out;
+    while (!bytes.empty()) {
+      std::uint32_t size = 0;
+      if (bytes.size() >= sizeof size) std::memcpy(&size, bytes.data(), sizeof size);
+      if (size == 0 || size > bytes.size() - sizeof size) break;
+      schema::EventFields event;
+      if (schema::decode_event(bytes.subspan(sizeof size, size), event)) break;
+      out.push_back(std::move(event));
+      bytes = bytes.subspan(sizeof size + size);
+    }
+    if (!bytes.empty()) teacher_.fail("events of a restore that cannot be read");
+    return out;
+  }
+
+  Teacher& teacher_;
+  RestoreTask& restore_;
 };
 
 class TemporaryDirectory {
@@ -142,7 +217,7 @@ RingFile ring_at(const std::string& path, const recording::Start& start) {
 }
 
 std::string do_call(Shard& shard, const Call& call, RingWriter& ring, ReplayResult& result,
-                    RingPosition& published,
+                    RingPosition& published, RestoreTask& restore,
                     const std::function<void(const shm::RecordHeader&, std::span<const std::byte>)>& record) {
   const auto expect = [&](const char* what, std::uint64_t now, std::uint64_t then) {
     return now == then ? std::string() : fmt::format("{} {} instead of {}", what, now, then);
@@ -162,13 +237,17 @@ std::string do_call(Shard& shard, const Call& call, RingWriter& ring, ReplayResu
                           {reinterpret_cast<const char*>(call.bytes.data()), call.bytes.size()});
       return {};
     case Entry::CloseSession: shard.close_session(session); return {};
-    case Entry::SetThrottled: shard.set_throttled(session, call.throttled); return {};
+    case Entry::SetThrottled: shard.set_throttled(session, call.flag); return {};
     case Entry::TakeSession: {
       const auto id = shard.take_session_to_close();
       if (!id) return "no session is to be closed";
       return expect("session", static_cast<std::uint32_t>(*id), call.result);
     }
-    case Entry::DoWork: return expect("more to do", shard.do_work().more ? 1 : 0, call.result);
+    case Entry::DoWork: (void)shard.do_work(); return {};
+    case Entry::SetRestoring:
+      shard.set_restoring(call.flag);
+      if (call.flag && !shard.tasks().post(restore)) return "no room for tasks";
+      return {};
     case Entry::Publish: {
       shard.publish();
       std::uint64_t bytes = 0;
@@ -197,6 +276,10 @@ std::string do_call(Shard& shard, const Call& call, RingWriter& ring, ReplayResu
     case Entry::Time:
     case Entry::Head:
     case Entry::SameHead:
+    case Entry::Seen:
+    case Entry::DumpAsked:
+    case Entry::RestoreBatch:
+    case Entry::RestoreEnd:
     case Entry::Done:
     case Entry::Published: break;
   }
@@ -223,6 +306,8 @@ Result<ReplayResult, std::string> replay(
   RingWriter ring(ring_at(directory.file("ring"), start));
   RingPosition published = ring.tail();
   Teacher teacher;
+  RestoreTask restore;  // tasks live longer than the shard
+  RecordedTasks tasks(teacher, restore);
   ring.set_witness(&teacher);
   ReplayResult result;
   const auto differs = [&](const Call& call, const std::string& how) {
@@ -239,10 +324,11 @@ Result<ReplayResult, std::string> replay(
   teacher.begin(call);
   Shard shard(config, ring, *stats, log, teacher, HashSeed{.a = start.seed_a, .b = start.seed_b});
   if (const std::string said = teacher.end(); !said.empty()) return differs(call, said);
+  if (!shard.tasks().post(tasks)) return Err{path + ": no room for tasks"};
   while (reader.next(call)) {
     ++result.calls;
     teacher.begin(call);
-    const std::string result_differs = do_call(shard, call, ring, result, published, record);
+    const std::string result_differs = do_call(shard, call, ring, result, published, restore, record);
     const std::string way_differs = teacher.end();
     if (!way_differs.empty()) return differs(call, way_differs);
     if (!result_differs.empty()) return differs(call, result_differs);

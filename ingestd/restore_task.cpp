@@ -41,6 +41,9 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
   stats.set(IngestMetric::RestoreState, waiting_.load(std::memory_order_relaxed) ? 2 : 1);
   Slot& slot = slots_[next_take_];
   if (slot.filled.load(std::memory_order_acquire)) {
+    if (!std::exchange(begun_, true) && shard.context.witness != nullptr) {
+      shard.context.witness->restore_batch(slot.batch);
+    }
     const Restore::Outcome outcome = shard.restore.apply(slot.batch, cursor_);
     no_memory_.store(outcome == Restore::Outcome::NoMemory, std::memory_order_relaxed);
     switch (outcome) {
@@ -49,6 +52,7 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
       case Restore::Outcome::Applied: break;
     }
     cursor_ = {};
+    begun_ = false;
     slot.batch.clear();
     slot.filled.store(false, std::memory_order_release);
     next_take_ = (next_take_ + 1) % slots_.size();
@@ -57,6 +61,9 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
   // The last batch was given before the end was said.
   if (!end_.load(std::memory_order_acquire)) return Progress::Wait;
   if (slot.filled.load(std::memory_order_acquire)) return Progress::More;
+  if (!std::exchange(end_begun_, true) && shard.context.witness != nullptr) {
+    shard.context.witness->restore_end(events_);
+  }
   for (; next_event_ < events_.size(); ++next_event_) {
     if (!write_event(shard.context, shm::kAllRouters, events_[next_event_])) return Progress::Wait;
   }

@@ -54,6 +54,8 @@ class RestoreTask final : public HotTask {
 
   std::size_t next_take_ = 0;
   Restore::Cursor cursor_;
+  bool begun_ = false;  // the batch at next_take_, for the witness
+  bool end_begun_ = false;
   std::size_t next_event_ = 0;
   std::uint64_t started_ns_ = 0;  // boot time
   std::uint64_t routers_ = 0, routes_ = 0, unplaced_ = 0;

@@ -384,7 +384,12 @@ void Shard::Impl::tell_dropped(Work& work, bool all_told) {
   context.stats.set(IngestMetric::RoutesUntold, context.untold.entries);
 }
 
+void Shard::set_witness(ShardWitness* witness) {
+  impl_->context.witness = witness;
+}
+
 void Shard::set_restoring(bool restoring) {
+  if (impl_->context.witness != nullptr) impl_->context.witness->restoring(restoring);
   impl_->restoring = restoring;
   impl_->events.hold(restoring);
 }

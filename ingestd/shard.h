@@ -26,6 +26,7 @@ namespace arancini::ingestd {
 enum class SessionId : std::uint32_t {};
 
 class HotTasks;
+class ShardWitness;
 
 class Shard {
  public:
@@ -68,6 +69,7 @@ class Shard {
 
   // While true, apply() answers NoRoom to everything: the tables are not yet what downstream was told.
   void set_restoring(bool restoring);
+  void set_witness(ShardWitness* witness);  // borrowed; nullptr: none
   // What other threads want done here; do_work() does a slice of each, finish() ends them all. Call
   // tasks().clear_wake() when its wake_fd() was readable.
   [[nodiscard]] HotTasks& tasks();

@@ -10,6 +10,7 @@
 #include "common/ring/ring_writer.h"
 #include "ingestd/attribute_store.h"
 #include "ingestd/segment_pool.h"
+#include "ingestd/shard_witness.h"
 
 // What the parts of one shard share: where they write, and what time it is.
 namespace arancini::ingestd {
@@ -60,9 +61,10 @@ struct ShardContext {
   const std::uint64_t resync_settle_ns;
   const std::uint64_t dump_interval_ns;  // 0: only on demand
 
-  std::uint64_t now_ns = 0;       // CLOCK_BOOTTIME, as of the last read_clock()
-  std::uint64_t realtime_ns = 0;  // CLOCK_REALTIME
-  std::uint64_t routes = 0;       // of all tables
+  ShardWitness* witness = nullptr;  // borrowed; of recordings
+  std::uint64_t now_ns = 0;         // CLOCK_BOOTTIME, as of the last read_clock()
+  std::uint64_t realtime_ns = 0;    // CLOCK_REALTIME
+  std::uint64_t routes = 0;         // of all tables
   UntoldCounts untold;
 
  private:

@@ -33,24 +33,29 @@ static_assert(sizeof(BlockHeader) == 16);
 
 enum class Entry : std::uint8_t {
   // Calls, in brackets what follows the byte.
-  Construct = 1,     // []
-  OpenSession = 2,   // [address 16, port 16 bits]; result: the session
-  Apply = 3,         // [session 32, size 32, one BMP message]; result: Shard::Applied
-  SessionError = 4,  // [session 32, code 32, size 32, text]
-  CloseSession = 5,  // [session 32]
-  SetThrottled = 6,  // [session 32, 0 or 1 in a byte]
-  TakeSession = 7,   // [] a session was to be closed; result: which
-  DoWork = 8,        // []; result: 1 if there is more to do
-  Publish = 9,       // []; ends with Published
-  Finish = 10,       // []
+  Construct = 1,      // []
+  OpenSession = 2,    // [address 16, port 16 bits]; result: the session
+  Apply = 3,          // [session 32, size 32, one BMP message]; result: Shard::Applied
+  SessionError = 4,   // [session 32, code 32, size 32, text]
+  CloseSession = 5,   // [session 32]
+  SetThrottled = 6,   // [session 32, 0 or 1 in a byte]
+  TakeSession = 7,    // [] a session was to be closed; result: which
+  DoWork = 8,         // []
+  Publish = 9,        // []; ends with Published
+  Finish = 10,        // []
+  SetRestoring = 11,  // [0 or 1 in a byte]
   // What the shard learnt.
-  Time = 32,      // [boot time 64, real time 64] in ns
-  Head = 33,      // [position 64] up to where the ring's reader is done
-  SameHead = 34,  // [] it looked and saw the same as before
+  Time = 32,          // [boot time 64, real time 64] in ns
+  Head = 33,          // [position 64] up to where the ring's reader is done
+  SameHead = 34,      // [] it looked and saw the same as before
+  Seen = 35,          // [field 8, value 64] what else the ring's reader says (RingWriter::Witness)
+  DumpAsked = 36,     // [1: of all routers, else 0, address 16] somebody asked for a dump
+  RestoreBatch = 37,  // [size 32, bytes] what is restored, the next part (ingestd/restore_bytes.h)
+  RestoreEnd = 38,    // [size 32, framed events, each with its size in 32 bits before it]
   // Ends of calls.
   Done = 64,  // [result 32]
-  Published =
-      65,  // [tail 64, next update 64, bytes 32, CRC32C 32] bytes: headers and payloads since the last
+  // [tail 64, next update 64, bytes 32, CRC32C 32]: headers and payloads since the last one
+  Published = 65,
 };
 
 // What a shard is made with.

@@ -121,11 +121,16 @@ Parsed parse_call(Cursor& c, Call& call) {
     case Entry::CloseSession: call.session = c.number<std::uint32_t>(); break;
     case Entry::SetThrottled:
       call.session = c.number<std::uint32_t>();
-      call.throttled = c.number<std::uint8_t>() != 0;
+      call.flag = c.number<std::uint8_t>() != 0;
       break;
+    case Entry::SetRestoring: call.flag = c.number<std::uint8_t>() != 0; break;
     case Entry::Time:
     case Entry::Head:
     case Entry::SameHead:
+    case Entry::Seen:
+    case Entry::DumpAsked:
+    case Entry::RestoreBatch:
+    case Entry::RestoreEnd:
     case Entry::Done:
     case Entry::Published: return Parsed::Unknown;
     default: return c.ok() ? Parsed::Unknown : Parsed::Partial;
@@ -139,6 +144,14 @@ Parsed parse_call(Cursor& c, Call& call) {
       learnt.second = c.number<std::uint64_t>();
     } else if (learnt.kind == Entry::Head) {
       learnt.first = c.number<std::uint64_t>();
+    } else if (learnt.kind == Entry::Seen) {
+      learnt.first = c.number<std::uint8_t>();
+      learnt.second = c.number<std::uint64_t>();
+    } else if (learnt.kind == Entry::DumpAsked) {
+      learnt.first = c.number<std::uint8_t>();
+      c.array(learnt.address.bytes);
+    } else if (learnt.kind == Entry::RestoreBatch || learnt.kind == Entry::RestoreEnd) {
+      learnt.bytes = c.take(c.number<std::uint32_t>());
     } else if (learnt.kind == Entry::Done) {
       call.result = c.number<std::uint32_t>();
       return c.ok() ? Parsed::Whole : Parsed::Partial;

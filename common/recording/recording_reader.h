@@ -17,15 +17,17 @@ namespace arancini::recording {
 // One call of a recording. Spans lie in the reader and are valid until its next call.
 struct Call {
   struct Learnt {
-    Entry kind{};              // Time, Head, SameHead
-    std::uint64_t first = 0;   // boot time, or position
-    std::uint64_t second = 0;  // real time
+    Entry kind{};              // Time to RestoreEnd
+    std::uint64_t first = 0;   // boot time, position, field, or 1: all routers
+    std::uint64_t second = 0;  // real time, or value
+    IpAddress address;         // of DumpAsked
+    std::span<const std::byte> bytes;
   };
   Entry kind{};
   std::uint32_t session = 0;
   IpAddress address;
   std::uint16_t port = 0;
-  bool throttled = false;
+  bool flag = false;  // throttled, restoring
   std::uint32_t code = 0;
   std::span<const std::byte> bytes;  // message, or text of an error
   std::vector<Learnt> learnt;

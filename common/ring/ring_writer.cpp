@@ -54,8 +54,7 @@ std::uint32_t RingWriter::max_record_bytes() const {
 
 std::uint64_t RingWriter::load_head() const {
   // Pairs with RingReader::release: the reader is done with every byte below.
-  const std::uint64_t head = header_->reader.head.load(std::memory_order_acquire);
-  return witness_ == nullptr ? head : witness_->saw_head(head);
+  return seen(Witness::Field::Head, header_->reader.head.load(std::memory_order_acquire));
 }
 
 bool RingWriter::fits(std::uint64_t size, std::uint64_t* padding) {
@@ -174,15 +173,20 @@ RingWriter::LogMark RingWriter::log_mark() const {
 }
 
 std::uint64_t RingWriter::dump_request() const {
-  return header_->reader.dump_request.load(std::memory_order_acquire);  // pairs with the reader's store
+  // Pairs with the reader's store.
+  return seen(Witness::Field::DumpRequest, header_->reader.dump_request.load(std::memory_order_acquire));
 }
 
 RingPosition RingWriter::in_log() const {
   return RingPosition{header_->reader.published.load(std::memory_order_acquire)};
 }
 
+RingPosition RingWriter::witnessed_in_log() const {
+  return RingPosition{seen(Witness::Field::InLog, raw(in_log()))};
+}
+
 std::uint64_t RingWriter::dump_answered() const {
-  return header_->writer.dump_answered.load(std::memory_order_relaxed);
+  return seen(Witness::Field::DumpAnswered, header_->writer.dump_answered.load(std::memory_order_relaxed));
 }
 
 void RingWriter::set_dump_answered(std::uint64_t request) {

@@ -53,11 +53,12 @@ class RingWriter {
   [[nodiscard]] std::uint64_t capacity_bytes() const { return capacity_; }
   [[nodiscard]] const WriterId& writer_id() const { return writer_id_; }
   [[nodiscard]] std::uint64_t epoch() const;
-  // Sees each position of the reader that the writer goes by, and may replace it: recordings and replays.
+  // Sees what the writer learns of its reader and goes by, and may replace it: recordings and replays.
   class Witness {
    public:
+    enum class Field : std::uint8_t { Head = 0, DumpRequest = 1, DumpAnswered = 2, InLog = 3 };
     virtual ~Witness() = default;
-    virtual std::uint64_t saw_head(std::uint64_t head) noexcept = 0;
+    virtual std::uint64_t saw(Field field, std::uint64_t value) noexcept = 0;
   };
   void set_witness(Witness* witness) { witness_ = witness; }  // borrowed; nullptr: none
   // The reader's position as far as the writer knows.
@@ -76,6 +77,8 @@ class RingWriter {
   [[nodiscard]] LogMark log_mark() const;
   // Everything below is in the log: RingReaderLine::published.
   [[nodiscard]] RingPosition in_log() const;
+  // The same, for what records depend on: the writing thread's, seen by the witness.
+  [[nodiscard]] RingPosition witnessed_in_log() const;
   // See RingReaderLine::dump_request, and what was answered of it, by whichever writer of this ring.
   [[nodiscard]] std::uint64_t dump_request() const;
   [[nodiscard]] std::uint64_t dump_answered() const;
@@ -93,6 +96,9 @@ class RingWriter {
  private:
   [[nodiscard]] bool fits(std::uint64_t size_bytes, std::uint64_t* padding_bytes);
   [[nodiscard]] std::uint64_t load_head() const;
+  [[nodiscard]] std::uint64_t seen(Witness::Field field, std::uint64_t value) const {
+    return witness_ == nullptr ? value : witness_->saw(field, value);
+  }
 
   RingFile file_;
   shm::RingHeader* header_;

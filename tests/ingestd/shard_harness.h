@@ -406,7 +406,7 @@ class ShardHarness {
     shard_ = std::make_unique<Shard>(config_, *writer_, *stats_, logger(), recording_->clock(),
                                      options_.record ? recording_->seed() : HashSeed{.a = 1, .b = 2});
     direct_ = std::make_unique<DirectSink>(*shard_);
-    sink_ = &recording_->front(*direct_);
+    sink_ = &recording_->front(*shard_, *direct_);
   }
 
   static Logger& logger() {

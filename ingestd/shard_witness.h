@@ -1,0 +1,26 @@
+#pragma once
+
+#include <span>
+
+#include "common/base/types.h"
+#include "common/schema/event_fields.h"
+
+namespace arancini::ingestd {
+
+struct RestoreBatch;
+
+// Sees what tasks of other threads do to a shard's records, as they do it, on the hot thread: for recordings.
+class ShardWitness {
+ public:
+  virtual ~ShardWitness() = default;
+  // A dump was asked for: of a router, or (null) of all.
+  virtual void dump_asked(const IpAddress* router) noexcept = 0;
+  // The tables are not yet what was told (true), or so they are.
+  virtual void restoring(bool restoring) noexcept = 0;
+  // A batch of a restore begins to be applied.
+  virtual void restore_batch(const RestoreBatch& batch) noexcept = 0;
+  // All batches are applied; these are written before anything else is.
+  virtual void restore_end(std::span<const schema::EventFields> events) noexcept = 0;
+};
+
+}  // namespace arancini::ingestd
