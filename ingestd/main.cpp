@@ -167,9 +167,6 @@ void start_restore(Instance& instance, const Config& config, std::uint32_t shard
 
 void run(const Arguments& arguments, const Config& config, Fd signals) {
   const std::uint32_t shard = *arguments.shard;
-  if (arguments.restore && !arguments.record.empty()) {
-    throw StartError(EX_USAGE, "--record is of a shard that begins with empty tables: add --no-restore");
-  }
   check_runtime_dir(config.paths.runtime_dir);
   // Before anything of a running ingestd's is replaced.
   if (const int pid = RingFile::lock_holder(config.ring_path(shard), RingSide::Writer); pid > 0) {

@@ -92,8 +92,7 @@ def replayed(folder, recording):
 
 def life(folder, number, recording):
     """One ingestd from start to end. Returns what the routers have said, by address."""
-    ingestd = Daemon(folder, "ingestd", "--shard", "0", "--bmp-listen", "127.0.0.1:0", "--no-restore",
-                     "--record", recording)
+    ingestd = Daemon(folder, "ingestd", "--shard", "0", "--bmp-listen", "127.0.0.1:0", "--record", recording)
     publishd = Daemon(folder, "publishd", "--sink", "journal")
     port = int(wait_for("ingestd listens", lambda: ingestd.said(r"listens on 127\.0\.0\.1:(\d+)"), 60)[1])
     assert "everything is recorded in" in ingestd.text()
@@ -102,6 +101,7 @@ def life(folder, number, recording):
         r.connect(("127.0.0.1", port))
     # Without its reader the ring is full at once.
     wait_for("publishd has the ring", lambda: publishd.said("ring-0 attached"), 30)
+    wait_for("what was told is restored", lambda: ingestd.said(r"restored \d+ routes"), 30)
     publishd.process.send_signal(signal.SIGSTOP)
     load = os.path.join(folder, f"load-{number}.bmp")
     subprocess.run([binary("bmpgen"), "--out", load, "--source", "127.0.10.9", "--peers", "2", "--prefixes", "20000", "--churn",
