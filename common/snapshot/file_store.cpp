@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 
 #include "common/base/config.h"
@@ -43,6 +44,12 @@ bool lock(const Fd& fd) {
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
   return ::fcntl(fd.get(), F_OFD_SETLK, &whole) == 0;
+}
+
+bool is_old(const Fd& fd) {
+  constexpr time_t kOldSeconds = 3600;
+  struct stat st {};
+  return ::fstat(fd.get(), &st) == 0 && ::time(nullptr) - st.st_mtime > kOldSeconds;
 }
 
 // Calls f(const char*) for each name.
@@ -164,10 +171,13 @@ Result<std::unique_ptr<ByteSource>, std::string> FileStore::open(const SnapshotN
 Result<std::unique_ptr<SnapshotSink>, std::string> FileStore::create(const SnapshotName& name) {
   auto dir = directory();
   if (!dir) return Err{dir.error()};
-  (void)each_name(*dir, [&dir](const char* file) {
-    if (!parse_temporary(file)) return;
+  (void)each_name(*dir, [&](const char* file) {
+    const auto of = parse_temporary(file);
+    if (!of) return;
     const Fd left(::openat(dir->get(), file, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-    if (left && lock(left)) ::unlinkat(dir->get(), file, 0);
+    // Another shard may have made its own this moment and not locked it yet.
+    if (!left || (of->shard != name.shard && !is_old(left))) return;
+    if (lock(left)) ::unlinkat(dir->get(), file, 0);
   });
   const std::string temporary = temporary_name(name);
   Fd fd(::openat(dir->get(), temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));

@@ -15,7 +15,7 @@ class FileStore final : public SnapshotStore {
 
   Result<std::vector<SnapshotName>, std::string> list() override;
   Result<std::unique_ptr<ByteSource>, std::string> open(const SnapshotName& name) override;
-  // Also removes temporary files that nobody writes any more.
+  // Also removes temporary files that nobody writes any more: those of the same shard, old ones of others.
   Result<std::unique_ptr<SnapshotSink>, std::string> create(const SnapshotName& name) override;
   std::string set_aside(const SnapshotName& name) override;
   std::string remove(const SnapshotName& name) override;
