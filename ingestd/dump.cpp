@@ -16,6 +16,14 @@ constexpr std::size_t kRows = 2048;
 // How soon it looks again for room, or whether the log has come so far: later the longer it waits.
 constexpr std::uint64_t kRetryNs = 1'000'000;
 constexpr std::uint64_t kLongestRetryNs = 100'000'000;
+// How often it looks whether all is told that a dump is owed for.
+constexpr std::uint64_t kOwedCheckNs = 1'000'000'000;
+
+// The sooner one; 0: never.
+std::uint64_t sooner(std::uint64_t a, std::uint64_t b) {
+  if (a == 0 || b == 0) return a + b;
+  return std::min(a, b);
+}
 
 schema::EventFields about(const Router& router, schema::EventKind kind) {
   schema::EventFields event;
@@ -30,7 +38,7 @@ schema::EventFields about(const Router& router, schema::EventKind kind) {
 }  // namespace
 
 Dump::Dump(ShardContext& context, PeerTable& peers, Barriers& barriers)
-    : context_(context), peers_(peers), barriers_(barriers) {
+    : context_(context), peers_(peers), barriers_(barriers), asked_(context.ring.dump_answered()) {
   if (context_.dump_interval_ns != 0)
     next_due_ns_ = next_deadline_ns_ = context_.now_ns + context_.dump_interval_ns;
 }
@@ -64,17 +72,49 @@ void Dump::forget(const DumpWaiter& waiter) {
   for (Job& job : queue_) std::erase(job.waiters, &waiter);
 }
 
+void Dump::owe_all() {
+  // With a grace time of 0 routers need a moment as well.
+  owed_check_ns_ = context_.now_ns + std::max(context_.grace_ns, context_.resync_settle_ns);
+  owed_latest_ns_ = owed_check_ns_ + context_.resync_timeout_ns;
+  // One that was left unanswered comes at once, and this one after it.
+  if (asked_ == context_.ring.dump_request()) context_.ring.set_dump_answered(asked_ - 1);
+}
+
+void Dump::answer(std::uint64_t request) {
+  request_all(nullptr);
+  if (queue_.empty()) {
+    context_.ring.set_dump_answered(request);
+  } else {
+    queue_.back().answers = request;  // all that were asked for end before this one does
+  }
+}
+
+bool Dump::settled() {
+  bool all = true;
+  peers_.each_view([&all](PeerView& view) {
+    all = all && !view.grace_active;
+    view.each_table([&all](const RibTable& t) { all = all && !t.resync.active && !t.sweep.running.active; });
+  });
+  return all;
+}
+
 void Dump::ask_itself() {
   const std::uint64_t wanted = context_.ring.dump_request();
-  if (wanted != asked_ && wanted != context_.ring.dump_answered()) {
+  if (wanted != asked_) {
     asked_ = wanted;
-    request_all(nullptr);
-    if (queue_.empty()) {
-      context_.ring.set_dump_answered(wanted);
+    answer(wanted);
+    if (!queue_.empty()) {
+      context_.log.warn("the log lacks what was told: the tables of {} routers are published again",
+                        queue_.size());
+    }
+  }
+  if (owed_check_ns_ != 0 && context_.now_ns >= owed_check_ns_) {
+    if (context_.now_ns < owed_latest_ns_ && !settled()) {
+      owed_check_ns_ = context_.now_ns + kOwedCheckNs;
     } else {
-      // All that were asked for end before this one does.
-      queue_.back().answers = wanted;
-      context_.log.warn("the log of what was told began anew: the tables of {} routers are published again",
+      owed_check_ns_ = 0;
+      answer(wanted);
+      context_.log.warn("the restore was not complete: the tables of {} routers are published again",
                         queue_.size());
     }
   }
@@ -87,7 +127,7 @@ void Dump::ask_itself() {
 Dump::Progress Dump::run() {
   ask_itself();
   const Progress progress = queue_.empty() ? Progress::Idle : work();
-  next_deadline_ns_ = next_due_ns_;
+  next_deadline_ns_ = sooner(next_due_ns_, owed_check_ns_);
   if (progress != Progress::Wait) {
     waits_since_ns_ = 0;
     return progress;
@@ -95,7 +135,7 @@ Dump::Progress Dump::run() {
   if (waits_since_ns_ == 0) waits_since_ns_ = context_.now_ns;
   const std::uint64_t waited = context_.now_ns - waits_since_ns_;
   const std::uint64_t retry = context_.now_ns + std::clamp(waited / 16, kRetryNs, kLongestRetryNs);
-  next_deadline_ns_ = next_due_ns_ == 0 ? retry : std::min(retry, next_due_ns_);
+  next_deadline_ns_ = sooner(next_deadline_ns_, retry);
   return progress;
 }
 
@@ -139,7 +179,7 @@ void Dump::finished() {
   const Job job = std::move(queue_.front());
   queue_.pop_front();
   for (DumpWaiter* waiter : job.waiters) --waiter->left;
-  if (job.answers != 0) context_.ring.set_dump_answered(job.answers);
+  if (job.answers) context_.ring.set_dump_answered(*job.answers);
   state_ = State::Start;
 }
 

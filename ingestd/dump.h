@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <vector>
 
 #include "common/base/types.h"
@@ -34,6 +35,10 @@ class Dump {
   void request_all(DumpWaiter* waiter);
   // All routers behind that address. False: there is none.
   bool request(const IpAddress& router, DumpWaiter* waiter);
+  // Consumers were told things that nobody knows any more: all routers are dumped when they have told their
+  // tables again, or had the time for it (grace time, then the re-syncs' timeout). Should this process end
+  // before, its successor dumps at once.
+  void owe_all();
   // The dumps go on, nobody waits.
   void forget(const DumpWaiter& waiter);
 
@@ -55,7 +60,7 @@ class Dump {
   struct Job {
     RouterKey router;
     std::vector<DumpWaiter*> waiters;
-    std::uint64_t answers = 0;  // the ring's dump_request that is answered with the end of this one
+    std::optional<std::uint64_t> answers{};  // the ring's dump_request that is answered with its end
   };
   enum class State : std::uint8_t {
     Start,   // nothing was said
@@ -65,6 +70,10 @@ class Dump {
   };
 
   void ask_itself();
+  // All that are known now; the end of the last one answers the request of the ring.
+  void answer(std::uint64_t request);
+  // No view waits for its router, or is being re-synced or swept.
+  [[nodiscard]] bool settled();
   void add(const Router& router, DumpWaiter* waiter);
   Progress work();
   [[nodiscard]] bool has_room() const {
@@ -97,8 +106,9 @@ class Dump {
   ToldWalk walk_;
   bool part_left_ = false;  // the last part of the walk found no room behind its first `taken_` routes
   std::uint32_t taken_ = 0;
-  std::uint64_t asked_ = 0;  // the ring's dump_request that is on its way
+  std::uint64_t asked_;  // the ring's dump_request that is on its way or answered
   std::uint64_t next_due_ns_ = 0;
+  std::uint64_t owed_check_ns_ = 0, owed_latest_ns_ = 0;  // boot time, 0: nothing is owed
   std::uint64_t waits_since_ns_ = 0;
   std::uint64_t next_deadline_ns_ = 0;
 };

@@ -38,7 +38,8 @@ struct Instance {
   EventLoop loop;
   Logger snapshot_log;                        // a logger for each thread
   std::unique_ptr<SnapshotWorker> snapshots;  // null: there are none
-  // Restores the tables at start; null: --no-restore. The store is null where there are no snapshots.
+  // Restores the tables at start; null: --no-restore, or no curation. The store is null where there are no
+  // snapshots.
   std::unique_ptr<snapshot::SnapshotStore> restore_from;
   std::unique_ptr<LogReader> log_reader;
   std::unique_ptr<Restorer> restorer;

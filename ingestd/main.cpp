@@ -167,6 +167,7 @@ void start_restore(Instance& instance, const Config& config, std::uint32_t shard
 
 void run(const Arguments& arguments, const Config& config, Fd signals) {
   const std::uint32_t shard = *arguments.shard;
+  const bool restore = arguments.restore && config.curation.enabled;  // else there are no tables
   check_runtime_dir(config.paths.runtime_dir);
   // Before anything of a running ingestd's is replaced.
   if (const int pid = RingFile::lock_holder(config.ring_path(shard), RingSide::Writer); pid > 0) {
@@ -208,9 +209,9 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
   if (instance.snapshots) instance.snapshots->start();
-  if (arguments.restore) {
+  if (restore) {
     start_restore(instance, config, shard, clock);
-  } else {
+  } else if (config.curation.enabled) {
     log.warn("--no-restore: routes that consumers were told, and that are gone, stay told");
   }
   auto control = ControlService::start({.path = config.ingestd_control_path(shard),

@@ -19,8 +19,9 @@ void RestoreTask::give() {
   next_give_ = (next_give_ + 1) % slots_.size();
 }
 
-void RestoreTask::end(std::vector<schema::EventFields> events) {
+void RestoreTask::end(std::vector<schema::EventFields> events, bool complete) {
   events_ = std::move(events);
+  complete_ = complete;
   end_.store(true, std::memory_order_release);
 }
 
@@ -68,6 +69,7 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
     if (!write_event(shard.context, shm::kAllRouters, events_[next_event_])) return Progress::Wait;
   }
   shard.restore.finish();
+  if (!complete_) shard.dump.owe_all();
   routers_ = shard.peers.routers();
   routes_ = shard.context.routes;
   unplaced_ = shard.restore.unplaced();

@@ -22,8 +22,9 @@ class RestoreTask final : public HotTask {
   // An empty batch to be filled, null while all are under way. The same one until it is given.
   [[nodiscard]] RestoreBatch* free_batch();
   void give();
-  // All was given. `events` are written before anything else is.
-  void end(std::vector<schema::EventFields> events);
+  // All was given. `events` are written before anything else is. Not `complete`: the tables are dumped when
+  // the routers have told them again.
+  void end(std::vector<schema::EventFields> events, bool complete);
   // Everything that was given is applied.
   [[nodiscard]] bool idle() const;
   // The tables are what was told, the shard goes on.
@@ -50,6 +51,7 @@ class RestoreTask final : public HotTask {
   std::array<Slot, 4> slots_;
   std::size_t next_give_ = 0;
   std::vector<schema::EventFields> events_;
+  bool complete_ = true;
   std::atomic<bool> end_{false}, finished_{false}, gone_{false}, no_memory_{false}, waiting_{false};
 
   std::size_t next_take_ = 0;

@@ -375,7 +375,7 @@ void Restorer::complete() {
                        {"last_missing", std::to_string(missing_to_)}};
     events.push_back(std::move(event));
   }
-  task_.end(std::move(events));
+  task_.end(std::move(events), !incomplete_);
   shard_.tasks().wake();
   while (!task_.finished()) {
     if (task_.no_memory()) say(true, "no memory for the routes that were told");
@@ -392,9 +392,8 @@ void Restorer::complete() {
   log_.info("{}", text);
   if (incomplete_) {
     log_.error(
-        "what was restored is not all that consumers were told ({}): {}; consumers that want to be sure "
-        "start at the "
-        "next dump",
+        "what was restored is not all that consumers were told ({}): {}; when the routers have told their "
+        "tables again, these are dumped: consumers that want to be sure start there",
         number(ErrorCode::LogIncomplete), incomplete_text_);
   }
   if (task_.unplaced() > 0) {

@@ -217,6 +217,55 @@ TEST(Dump, AnswersALogThatBeganAnew) {
   EXPECT_EQ(h.writer().dump_answered(), 2U) << "it has no tables that it could tell";
 }
 
+TEST(Dump, ThatIsOwedComesWhenTheRoutersHaveToldTheirTables) {
+  ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
+  SessionId s = h.open();
+  h.send(s, peer_up(peer()));
+  h.send(s, announce(peer(), 0, 10));
+  h.settle();
+  h.shard().impl().dump.owe_all();
+  h.shard().close_session(s);
+  h.pass_time(90);
+  s = h.open();
+  h.send(s, peer_up(peer()));
+  h.pass_time(30);
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 0U) << "nothing is told again yet";
+  h.send(s, announce(peer(), 5, 10));
+  h.send(s, route_monitoring(peer(), UpdateBuilder{}));  // End-of-RIB
+  h.pass_time(10);
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 1U);
+  EXPECT_EQ(h.metric(IngestMetric::UpdatesDumped), 10U);
+  h.pass_time(1000);
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 1U) << "once";
+  EXPECT_EQ(h.writer().dump_answered(), h.writer().dump_request());
+}
+
+TEST(Dump, ThatIsOwedComesInTheEndAndIsLeftToASuccessor) {
+  ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
+  const SessionId s = h.open();
+  h.shard().impl().dump.owe_all();
+  for (int i = 0; i < 14; ++i) {  // a router that begins again and again
+    h.pass_time(10);
+    h.send(s, peer_up(peer()));
+    h.send(s, announce(peer(), 0, 10));
+    EXPECT_EQ(kinds(h).size(), 0U) << i;
+  }
+  h.pass_time(10);
+  h.send(s, peer_up(peer()));
+  h.pass_time(1);
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 1U);
+
+  h.shard().impl().dump.owe_all();
+  EXPECT_NE(h.writer().dump_answered(), h.writer().dump_request());
+  h.restart();
+  h.shard().do_work();  // it has no tables that it could tell
+  EXPECT_EQ(h.writer().dump_answered(), h.writer().dump_request());
+}
+
 TEST(Dump, ComesPeriodically) {
   ShardHarness h({.dump_interval_s = 3600});
   const SessionId s = h.open();

@@ -87,16 +87,19 @@ class RestorerTest : public ::testing::Test {
   // Payloads that another life of the shard told: announcements of `count` prefixes, one a payload.
   static std::vector<Buffer> told(unsigned count) {
     ShardHarness h({.keep_log = true});
+    tell(h, count);
+    return h.log();
+  }
+  static void tell(ShardHarness& h, unsigned count, std::uint32_t first_asn = 65000) {
     const SessionId session = h.open();
     h.send(session, initiation("r", "d"));
     h.send(session, peer_up(PeerSpec{}, {}, {}));
     for (unsigned i = 0; i < count; ++i) {
       UpdateBuilder u;
-      u.origin(0).as_path({65000, i + 1}).next_hop(ip("10.9.9.9")).announce(prefix(i));
+      u.origin(0).as_path({first_asn, i + 1}).next_hop(ip("10.9.9.9")).announce(prefix(i));
       h.send(session, route_monitoring(PeerSpec{}, u));
     }
     h.settle();
-    return h.log();
   }
   static LogBegin begin(std::uint64_t from, std::uint64_t last, std::uint64_t identity = kLog) {
     LogBegin b;
@@ -164,8 +167,19 @@ class RestorerTest : public ::testing::Test {
     return memory.all;
   }
 
-  ShardHarness h_;
+  ShardHarness h_{{.keep_log = true}};
 };
+
+TEST_F(RestorerTest, ACompleteRestoreOwesNoDump) {
+  tell(h_, 10);
+  const std::vector<Buffer> payloads = h_.log();
+  h_.crash();
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  EXPECT_FALSE(run(log).incomplete);
+  tell(h_, 10);
+  for (int i = 0; i < 400; ++i) h_.pass_time(2);
+  EXPECT_EQ(h_.events({schema::EventKind::DumpStart}).size(), 0U);
+}
 
 TEST_F(RestorerTest, AnEmptyLogIsRestoredAtOnce) {
   FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all({}, r, v); }});
@@ -265,6 +279,31 @@ TEST_F(RestorerTest, WhatRetentionDiscardedIsSaidByAnEvent) {
   ASSERT_EQ(gaps.size(), 1U);
   EXPECT_EQ(gaps[0].error_code, 805U);
   EXPECT_EQ(gaps[0].details.at(1).value, "3");
+}
+
+TEST_F(RestorerTest, AfterAnIncompleteRestoreTheTablesAreDumped) {
+  tell(h_, 10);
+  const std::vector<Buffer> payloads = h_.log();
+  h_.crash();
+  FakeLog log({[&](const LogRequest&, LogVisitor& v) {
+    LogBegin b = begin(1, 10);
+    b.first_sequence = 4;
+    EXPECT_TRUE(v.begin(b));
+    EXPECT_TRUE(give(v, payloads, 4, 10));
+    (void)v.done({.ring_position = h_.shard_ring_end()});
+    return std::string();
+  }});
+  EXPECT_TRUE(run(log).incomplete);
+  EXPECT_EQ(routes(), 7U);
+  // Also about routers that the log did not know.
+  tell(h_, 10, 65001);
+  (void)h_.open("192.0.2.2");
+  h_.settle();
+  EXPECT_EQ(h_.dumps(), 0U) << "not before the routers have told their tables again";
+  for (int i = 0; i < 400 && h_.dumps() < 2; ++i) h_.pass_time(2);
+  EXPECT_EQ(h_.dumps(), 2U);
+  EXPECT_EQ(h_.metric(IngestMetric::UpdatesDumped), 10U);
+  EXPECT_EQ(h_.table().size(), 10U);
 }
 
 TEST_F(RestorerTest, StopsWhileItWaits) {
