@@ -149,7 +149,10 @@ class RecordedTasks final : public HotTask {
         }
         restore_.give();
       } else if (const Call::Learnt* end = teacher_.take_if(Entry::RestoreEnd); end != nullptr) {
-        restore_.end(events(end->bytes));
+        std::vector<schema::EventFields> told = events(end->bytes);
+        const bool complete = std::ranges::none_of(
+            told, [](const auto& event) { return event.kind == schema::EventKind::RetentionGap; });
+        restore_.end(std::move(told), complete);
       } else {
         return Progress::Wait;
       }

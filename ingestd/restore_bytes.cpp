@@ -83,7 +83,7 @@ bool read_restore_batch(std::span<const std::byte> bytes, RestoreBatch& batch) {
   }
   for (; routers != 0; --routers) {
     RestoredRouter router;
-    if (!parts.copy(router.address.bytes.data(), router.address.bytes.size()) ||
+    if (!parts.copy(router.address.bytes.data(), router.address.bytes.size()) || !parts.all(router.name) ||
         !parts.all(router.sys_name) || !parts.all(router.sys_descr)) {
       return false;
     }

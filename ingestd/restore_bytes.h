@@ -36,6 +36,7 @@ void put_restore_batch(const RestoreBatch& batch, Put&& put) {
   number(batch.routers.size());
   for (const RestoredRouter& router : batch.routers) {
     put(std::as_bytes(std::span(router.address.bytes)));
+    all(router.name);
     all(router.sys_name);
     all(router.sys_descr);
   }
