@@ -51,7 +51,12 @@ Restore::Outcome Restore::apply(const RestoreBatch& batch, Cursor& cursor) noexc
         attributes_[step.number] = id;
         break;
       }
-      case Kind::ForgetAttributes: forget_attributes(); break;
+      case Kind::ForgetAttributes:
+        for (; budget > 0 && !attributes_.empty(); --budget, attributes_.pop_back()) {
+          if (attributes_.back() != AttrId::None) context_.attributes.unref(attributes_.back());
+        }
+        if (!attributes_.empty()) return Outcome::More;
+        break;
       case Kind::Clear:
         if (!clear(budget)) return Outcome::More;
         break;
