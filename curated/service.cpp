@@ -55,6 +55,10 @@ std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) 
   return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
 }
 
+grpc::Status no_tables() {
+  return {grpc::StatusCode::FAILED_PRECONDITION, "curation.enabled = false: there are no tables"};
+}
+
 class ControlImpl final : public pb::Control::Service {
  public:
   ControlImpl(const Config& config, Fleet& fleet) : config_(config), fleet_(fleet), shards_(config) {}
@@ -117,6 +121,7 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status Lookup(grpc::ServerContext* context, const pb::LookupRequest* request,
                       grpc::ServerWriter<pb::LookupReply>* writer) override {
+    if (!config_.curation.enabled) return no_tables();
     const std::string& text = request->prefix();
     const auto slash = text.find('/');
     const auto address = IpAddress::parse(text.substr(0, slash));
@@ -158,6 +163,7 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status Dump(grpc::ServerContext* context, const pb::DumpRequest* request,
                     pb::DumpReply* out) override {
+    if (!config_.curation.enabled) return no_tables();
     std::optional<IpAddress> router;
     if (!request->router().empty()) {
       router = IpAddress::parse(request->router());

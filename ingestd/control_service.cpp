@@ -28,6 +28,11 @@ namespace {
 
 namespace pb = shard::v1;
 
+// An answer from tables that are half there would look like a whole one.
+grpc::Status not_restored(const ShardState& state) {
+  return {grpc::StatusCode::FAILED_PRECONDITION, "its tables are being restored: " + state.restore_text};
+}
+
 constexpr std::size_t kReplyBytes = 256 * 1024;  // of routes in one message
 constexpr auto kLookAgain = std::chrono::microseconds(500);
 
@@ -60,6 +65,7 @@ class ShardImpl final : public pb::Shard::Service {
 
   grpc::Status Lookup(grpc::ServerContext* context, const pb::LookupRequest* request,
                       grpc::ServerWriter<pb::LookupReply>* writer) override {
+    if (const ShardState state = hooks_.state(); state.restoring) return not_restored(state);
     LookupQuery query;
     const auto address = address_of(request->address());
     if (!address || request->length() > (address->is_v4() ? 32U : 128U))
@@ -105,6 +111,7 @@ class ShardImpl final : public pb::Shard::Service {
 
   grpc::Status Dump(grpc::ServerContext* context, const pb::DumpRequest* request,
                     pb::DumpReply* out) override {
+    if (const ShardState state = hooks_.state(); state.restoring) return not_restored(state);
     std::optional<IpAddress> router;
     if (!request->router().empty()) {
       router = address_of(request->router());

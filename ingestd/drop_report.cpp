@@ -16,6 +16,7 @@ schema::EventFields about(const Router& router, schema::EventKind kind) {
   event.scope = schema::EventScope::Router;
   event.has_router = true;
   event.router = router.address;
+  event.router_id = router.name;
   return event;
 }
 

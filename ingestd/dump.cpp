@@ -44,7 +44,9 @@ Dump::Dump(ShardContext& context, PeerTable& peers, Barriers& barriers)
 }
 
 void Dump::request_all(DumpWaiter* waiter) {
-  peers_.each_router([&](const Router& router) { add(router, waiter); });
+  peers_.each_router([&](const Router& router) {
+    if (router.state != shm::RouterState::Refused) add(router, waiter);
+  });
 }
 
 bool Dump::request(const IpAddress& router, DumpWaiter* waiter) {

@@ -53,7 +53,7 @@ void Events::keep(std::uint32_t router_row, const schema::EventParts& event) {
 }
 
 void Events::finish() {
-  if (flush()) return;
+  if (flush() || kept_.size() + lost_ == 0) return;
   context_.log.warn("{} events found no room in the ring and are lost", kept_.size() + lost_);
 }
 

@@ -161,7 +161,8 @@ bool SnapshotTask::begin(Shard::Impl& shard) noexcept {
   header_.log_identity = log.identity;
   header_.log_sequence = log.sequence;
   header_.started_realtime_ns = shard.context.realtime_ns;
-  if (shard.restoring) {
+  // A log that began anew has its mark already, and not yet what the tables say was told.
+  if (shard.restoring || ring.owes_dump()) {
     finish(Outcome::Restoring);
     return false;
   }

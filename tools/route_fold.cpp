@@ -148,7 +148,9 @@ void RouteFold::for_each(const std::function<void(const DecodedUpdate&)>& each) 
     std::tie(router, route.peer, route.peer_distinguisher, route.peer_type, route.view, route.family) =
         *tables[slot.table];
     // The name goes where the key took it from.
-    route.router_id = router == route.router.to_string() ? std::string() : router;
+    const auto space = router.find(' ');
+    if (const auto address = IpAddress::parse(router.substr(0, space))) route.router = *address;
+    route.router_id = space == std::string::npos ? std::string() : router.substr(space + 1);
     route.prefix_address = slot.prefix;
     route.prefix_length = slot.prefix_length;
     route.path_id = slot.path_id;

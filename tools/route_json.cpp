@@ -111,7 +111,7 @@ void add_other_attributes(ordered_json& j, const DecodedUpdate& u) {
 }  // namespace
 
 RouteKey route_key(const DecodedUpdate& u) {
-  return {.router = u.router_id.empty() ? u.router.to_string() : u.router_id,
+  return {.router = u.router_id.empty() ? u.router.to_string() : u.router.to_string() + ' ' + u.router_id,
           .peer = u.peer,
           .peer_distinguisher = u.peer_distinguisher,
           .peer_type = u.peer_type,

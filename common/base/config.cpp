@@ -150,6 +150,7 @@ AddressRange parse_range(const Section& s, const char* key, const std::string& t
 void check_entry(const Section& s, const RouterEntry& entry, const std::vector<RouterEntry>& before) {
   constexpr const char* kNameRule = "must be at most 64 letters, digits, '_', '.' or '-'";
   s.require(entry.name.empty() || good_router_name(entry.name), "name", kNameRule);
+  s.require(!IpAddress::parse(entry.name), "name", "must not be an address");
   s.require(entry.name.empty() || entry.address.is_host(), "name",
             "needs a single address: a prefix is about several routers");
   s.require(entry.sys_name.size() <= RouterRules::kMostNameBytes, "sys_name", "must be at most 64 bytes");

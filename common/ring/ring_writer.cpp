@@ -189,6 +189,12 @@ std::uint64_t RingWriter::dump_answered() const {
   return seen(Witness::Field::DumpAnswered, header_->writer.dump_answered.load(std::memory_order_relaxed));
 }
 
+bool RingWriter::owes_dump() const {
+  // Not for the witness: nothing that is written depends on it.
+  return header_->reader.dump_request.load(std::memory_order_acquire) !=
+         header_->writer.dump_answered.load(std::memory_order_relaxed);
+}
+
 void RingWriter::set_dump_answered(std::uint64_t request) {
   header_->writer.dump_answered.store(request, std::memory_order_relaxed);
 }

@@ -83,6 +83,8 @@ class RingWriter {
   [[nodiscard]] std::uint64_t dump_request() const;
   [[nodiscard]] std::uint64_t dump_answered() const;
   void set_dump_answered(std::uint64_t request);
+  // The log lacks what the tables say was told, until the dump that was asked for is done.
+  [[nodiscard]] bool owes_dump() const;
   // From now on the ring is about the routers of this shard among `shard_count`. Call before anything is
   // written.
   void set_layout(std::uint32_t shard_count);
