@@ -1,5 +1,7 @@
 #include "curated/config_changes.h"
 
+#include <algorithm>
+
 namespace arancini::curated {
 
 std::vector<std::string> changed_keys(const Config& before, const Config& after) {
@@ -17,12 +19,16 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("bmp.rcvbuf_bytes", a.bmp.rcvbuf_bytes, b.bmp.rcvbuf_bytes);
   look("bmp.max_message_bytes", a.bmp.max_message_bytes, b.bmp.max_message_bytes);
   look("bmp.max_sessions", a.bmp.max_sessions, b.bmp.max_sessions);
+  look("bmp.allow", a.routers.allow, b.routers.allow);
+  look("bmp.max_sessions_per_router", a.routers.max_sessions, b.routers.max_sessions);
+  look("bmp.max_routes_per_router", a.routers.max_routes, b.routers.max_routes);
   look("bmp.io", a.bmp.io, b.bmp.io);
   look("shards.count", a.shards.count, b.shards.count);
   look("shards.pin", a.shards.pin, b.shards.pin);
   look("ring.size_bytes", a.ring.size_bytes, b.ring.size_bytes);
   look("ring.hugepages", a.ring.hugepages, b.ring.hugepages);
   look("ring.when_full", a.ring.when_full, b.ring.when_full);
+  look("curation.enabled", a.curation.enabled, b.curation.enabled);
   look("curation.session_grace_s", a.curation.session_grace_s, b.curation.session_grace_s);
   look("curation.resync_timeout_s", a.curation.resync_timeout_s, b.curation.resync_timeout_s);
   look("curation.resync_settle_s", a.curation.resync_settle_s, b.curation.resync_settle_s);
@@ -55,10 +61,26 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("journal.segment_bytes", a.journal.segment_bytes, b.journal.segment_bytes);
   look("journal.spill_after_s", a.journal.spill_after_s, b.journal.spill_after_s);
   look("journal.when_full", a.journal.when_full, b.journal.when_full);
+  look("snapshot.store", a.snapshot.store, b.snapshot.store);
+  look("snapshot.interval_s", a.snapshot.interval_s, b.snapshot.interval_s);
+  look("snapshot.kv_bucket", a.snapshot.kv_bucket, b.snapshot.kv_bucket);
   look("metrics.listen", a.metrics.listen.to_string(), b.metrics.listen.to_string());
   look("metrics.max_routers", a.metrics.max_routers, b.metrics.max_routers);
   look("supervise.backoff_max_s", a.supervise.backoff_max_s, b.supervise.backoff_max_s);
   look("log.level", a.log.level, b.log.level);
+  const auto each = [&](const char* key, auto member) {
+    const auto& was = a.routers.entries;
+    const auto& is = b.routers.entries;
+    const bool same =
+        std::ranges::equal(was, is, [&](const auto& x, const auto& y) { return x.*member == y.*member; });
+    if (!same) out.emplace_back(key);
+  };
+  each("router.address", &RouterEntry::address);
+  each("router.name", &RouterEntry::name);
+  each("router.sys_name", &RouterEntry::sys_name);
+  each("router.tags", &RouterEntry::tags);
+  each("router.max_sessions", &RouterEntry::max_sessions);
+  each("router.max_routes", &RouterEntry::max_routes);
   return out;
 }
 

@@ -236,6 +236,14 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"bmp.rcvbuf_bytes", "65536"},
                                                     {"bmp.max_message_bytes", "8192"},
                                                     {"bmp.max_sessions", "7"},
+                                                    {"bmp.allow", "['10.0.0.0/8']"},
+                                                    {"bmp.max_sessions_per_router", "7"},
+                                                    {"bmp.max_routes_per_router", "7"},
+                                                    {"curation.enabled", "false"},
+                                                    {"dump.interval_s", "7"},
+                                                    {"snapshot.store", "'none'"},
+                                                    {"snapshot.interval_s", "7"},
+                                                    {"snapshot.kv_bucket", "'X'"},
                                                     {"bmp.io", "'epoll'"},
                                                     {"shards.count", "7"},
                                                     {"shards.pin", "false"},
@@ -282,7 +290,8 @@ TEST(ConfigChanges, NoticesEveryKey) {
       {"nats.password", "nats.user = 'a'\n"},
       {"nats.tls_cert", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
       {"nats.tls_key", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
-      {"journal.when_full", "sink.kind = 'journal'\n"}};
+      {"journal.when_full", "sink.kind = 'journal'\n"},
+      {"curation.enabled", "snapshot.store = 'none'\n"}};
   std::set<std::string> tried;
   for (const auto& [key, value] : other) {
     const auto need = beside.find(key);
@@ -294,6 +303,21 @@ TEST(ConfigChanges, NoticesEveryKey) {
     EXPECT_EQ(changed_keys(before, after), std::vector<std::string>{key});
     tried.insert(key);
   }
+  const std::string unnamed = "[[router]]\naddress = '192.0.2.1'\n";
+  for (const auto& [key, value] : std::map<std::string, std::string>{{"name", "'x'"},
+                                                                     {"sys_name", "'x'"},
+                                                                     {"tags", "['x']"},
+                                                                     {"max_sessions", "7"},
+                                                                     {"max_routes", "7"}}) {
+    const std::string entry = unnamed + (key == "sys_name" ? "name = 'a'\n" : "");
+    const Config after = parse_config(fmt::format("{}{} = {}\n", entry, key, value), "f");
+    EXPECT_EQ(changed_keys(parse_config(entry, "f"), after), std::vector<std::string>{"router." + key});
+    tried.insert("router." + key);
+  }
+  EXPECT_EQ(
+      changed_keys(parse_config(unnamed, "f"), parse_config("[[router]]\naddress = '192.0.2.2'\n", "f")),
+      std::vector<std::string>{"router.address"});
+  tried.insert("router.address");
   EXPECT_EQ(tried, documented_keys()) << "run by meson test; a new key wants a line here";
 }
 
