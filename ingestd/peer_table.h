@@ -146,6 +146,7 @@ struct RouteLimit {
   bool over = false;                         // some were skipped since it last told everything
   std::uint64_t skipped = 0;
   std::uint64_t said_ns = 0, asked_ns = 0;  // boot time of the last event, and of asking it; 0: never
+  std::uint64_t freed_ns = 0;  // when a sweep last made room in spite of `over`; 0: not since it was asked
 };
 
 // A router is known by its address, and by its configured name where it has one: several routers may stand

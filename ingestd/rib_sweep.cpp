@@ -131,6 +131,9 @@ bool RibSweep::withdraw_slice(RibTable& table) {
     context_.routes -= erased;
     router.routes -= erased;
     view.routes -= erased;
+    // What a peer that went down had told is the router's own word, as a withdraw.
+    if (router.limit.over && sweep.running.cause != SyncCause::PeerDown)
+      router.limit.freed_ns = context_.now_ns;
     peers_.touch(view);
   }
   if (dropped > 0) drop_report_.note(router, 0, dropped);

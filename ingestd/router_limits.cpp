@@ -81,9 +81,15 @@ void Limits::tell_routes(Router& router) {
   events_.post(router.row, event);
 }
 
-bool Limits::is_below(const Router& router) const {
-  const RouteLimit& limit = router.limit;
-  if (router.routes > limit.routes - std::max<std::uint64_t>(limit.routes / 10, 1)) return false;
+bool Limits::is_below(Router& router) const {
+  RouteLimit& limit = router.limit;
+  if (router.routes > limit.routes - std::max<std::uint64_t>(limit.routes / 10, 1)) {
+    if (limit.freed_ns == 0 || context_.now_ns - limit.freed_ns < kFreedNs) return false;
+    if (router.routes >= limit.routes) {
+      limit.freed_ns = 0;  // other routes took the room
+      return false;
+    }
+  }
   // Without a session it will tell everything when it comes back.
   return router.sessions == 0 || limit.asked_ns == 0 || context_.now_ns - limit.asked_ns >= kAgainNs;
 }
@@ -96,6 +102,7 @@ void Limits::below(Router& router) {
                       router.address.to_string(), router.routes, limit.routes);
   }
   limit.over = false;
+  limit.freed_ns = 0;
 }
 
 }  // namespace arancini::ingestd

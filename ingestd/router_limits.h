@@ -20,6 +20,8 @@ class Limits {
   static constexpr std::uint64_t kIntervalNs = 10'000'000'000;
   // A router whose routes were skipped is asked to tell them at most so often.
   static constexpr std::uint64_t kAgainNs = 300'000'000'000;
+  // Room that sweeps made must be left for so long.
+  static constexpr std::uint64_t kFreedNs = 10'000'000'000;
 
   Limits(ShardContext& context, PeerTable& peers, Events& events)
       : context_(context), peers_(peers), events_(events) {}
@@ -29,7 +31,8 @@ class Limits {
                std::string_view detail);
   // So many new prefixes of the router were skipped: it is at its limit.
   void routes_skipped(Router& router, std::uint32_t routes);
-  // Calls `close(Router&)` for routers that are well below their limit again.
+  // Calls `close(Router&)` for routers that are well below their limit again. Just below is enough where a
+  // sweep made the room: what the router told instead of the swept routes was skipped while they stood there.
   template <class F>
   void run(F&& close) {
     if (over_.empty()) return;
@@ -42,7 +45,7 @@ class Limits {
   }
 
  private:
-  [[nodiscard]] bool is_below(const Router& router) const;
+  [[nodiscard]] bool is_below(Router& router) const;
   void below(Router& router);
   void tell_routes(Router& router);
 

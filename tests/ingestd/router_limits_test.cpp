@@ -215,6 +215,94 @@ TEST_P(RouteLimitTest, NewPrefixesAreSkippedAndToldAnewLater) {
   h.pass_time(301);
   EXPECT_EQ(h.shard().take_session_to_close(), s);
 }
+
+// At its limit all the time, it comes back with other routes: they are skipped while the old ones stand
+// there, and asked for when the sweep has removed those.
+TEST_P(RouteLimitTest, WhatIsToldInsteadOfSweptRoutesIsAskedForAgain) {
+  ShardHarness::Options options;
+  options.rules.max_routes = 100;
+  options.drop_newest = GetParam();
+  ShardHarness h(options);
+  SessionId s = h.open();
+  const auto tells_anew = [&](unsigned first) {
+    h.shard().close_session(s);
+    s = h.open();
+    h.send(s, peer_up(peer()));
+    h.send(s, announce(many(100 - first, 100)));  // first, so that the table is full of the others
+    h.send(s, announce(many(first)));
+    h.send(s, end_of_rib(peer(), kIpv4Unicast));
+    h.pass_time(6);
+  };
+  tells_anew(100);
+  ASSERT_EQ(h.table().size(), 100U);
+  tells_anew(97);
+  EXPECT_EQ(h.metric(IngestMetric::RoutesOverLimit), 3U);
+  EXPECT_EQ(h.table().size(), 97U);
+  EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt) << "other sweeps may follow";
+  h.pass_time(10);
+  EXPECT_EQ(h.shard().take_session_to_close(), s);
+  tells_anew(97);
+  EXPECT_EQ(h.table().size(), 100U) << "what the router has";
+  h.expect_told_is_what_was_written();
+  h.pass_time(1000);
+  EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt);
+}
+
+// The same with a peer that does not come back.
+TEST_P(RouteLimitTest, WhatIsToldInsteadOfAPeerThatIsGoneIsAskedForAgain) {
+  ShardHarness::Options options;
+  options.rules.max_routes = 100;
+  options.drop_newest = GetParam();
+  ShardHarness h(options);
+  PeerSpec gone = peer();
+  gone.address = ip("10.0.0.9");
+  UpdateBuilder u;
+  u.basics({64999}, gone.address).announce("30.0.0.0/24").announce("30.0.1.0/24");
+  SessionId s = h.open();
+  h.send(s, peer_up(gone));
+  h.send(s, route_monitoring(gone, u));
+  h.send(s, announce(many(98)));
+  h.shard().close_session(s);
+  const auto tells_anew = [&] {
+    s = h.open();
+    h.send(s, peer_up(peer()));
+    h.send(s, announce(many(100)));
+    h.send(s, end_of_rib(peer(), kIpv4Unicast));
+    h.settle();
+  };
+  tells_anew();
+  EXPECT_EQ(h.metric(IngestMetric::RoutesOverLimit), 2U);
+  h.pass_time(301);
+  EXPECT_EQ(h.table().size(), 98U);
+  h.pass_time(10);
+  EXPECT_EQ(h.shard().take_session_to_close(), s);
+  h.shard().close_session(s);
+  tells_anew();
+  EXPECT_EQ(h.table().size(), 100U);
+}
+
+// Swept, but other routes took the room: nothing is asked for, then or later.
+TEST_P(RouteLimitTest, RoomThatIsTakenIsNotAskedFor) {
+  ShardHarness::Options options;
+  options.rules.max_routes = 100;
+  options.drop_newest = GetParam();
+  ShardHarness h(options);
+  SessionId s = h.open();
+  h.send(s, announce(many(100)));
+  h.shard().close_session(s);
+  s = h.open();
+  h.send(s, peer_up(peer()));
+  h.send(s, announce(many(97)));
+  h.send(s, announce(many(3, 200)));
+  h.send(s, end_of_rib(peer(), kIpv4Unicast));
+  h.pass_time(6);
+  h.send(s, announce(many(3, 300)));
+  h.pass_time(10);
+  EXPECT_EQ(h.table().size(), 100U);
+  h.send(s, withdraw(many(1)));
+  h.pass_time(10);
+  EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt) << "a withdraw makes room for a tenth only";
+}
 INSTANTIATE_TEST_SUITE_P(WhenFull, RouteLimitTest, ::testing::Bool());
 
 TEST(CurationOff, EverythingIsForwardedAsItCame) {
