@@ -17,8 +17,10 @@ void Limits::refused(const IpAddress& source, std::uint16_t port, std::string_vi
   const std::string_view text(line, std::min(end.size, sizeof line));
   Router* router = peers_.router_if_room(source, name);
   if (router != nullptr) {
-    router->last_error = code;
-    copy_text(router->last_error_text, text);
+    if (!router->limit.over) {  // that one lasts
+      router->last_error = code;
+      copy_text(router->last_error_text, text);
+    }
     if (router->sessions == 0) router->state = shm::RouterState::Refused;
     peers_.touch(*router);
   }

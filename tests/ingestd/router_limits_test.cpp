@@ -167,6 +167,21 @@ TEST(RouterRules, SessionsOfOneRouterAreLimited) {
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt);
 }
 
+// The routes that are missing matter more than a session that was refused meanwhile.
+TEST(RouterRules, TheErrorThatLastsStands) {
+  ShardHarness::Options options;
+  options.rules.max_routes = 10;
+  options.rules.max_sessions = 1;
+  ShardHarness h(options);
+  const SessionId s = h.open();
+  h.send(s, announce(many(11)));
+  h.open("192.0.2.1", 30001);
+  EXPECT_EQ(h.metric(IngestMetric::SessionsRefusedByRule), 1U);
+  const auto rows = h.rows();
+  EXPECT_EQ(rows.routers().at(0).last_error, static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit));
+  EXPECT_NE(rows.routers().at(0).last_error_text.find("10 routes"), std::string::npos);
+}
+
 class RouteLimitTest : public ::testing::TestWithParam<bool> {};
 
 TEST_P(RouteLimitTest, NewPrefixesAreSkippedAndToldAnewLater) {
