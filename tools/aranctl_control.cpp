@@ -1,29 +1,19 @@
 #include "tools/aranctl_control.h"
 
-#include <control.grpc.pb.h>
-#include <grpcpp/grpcpp.h>
-
-#include <sys/socket.h>
-#include <sys/un.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <filesystem>
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sstream>
 
 #include "common/base/clock.h"
-#include "common/base/fd.h"
 #include "common/schema/update_decode.h"
+#include "tools/curated_client.h"
 #include "tools/route_json.h"
 #include "tools/route_text.h"
+#include "tools/text_table.h"
 
 namespace arancini::tools {
 
@@ -32,94 +22,9 @@ namespace {
 namespace pb = control::v1;
 using nlohmann::ordered_json;
 
-constexpr auto kPatience = std::chrono::seconds(5);
 constexpr auto kLookupPatience = std::chrono::seconds(60);
 constexpr auto kLongPatience = std::chrono::seconds(3600);
 constexpr std::uint64_t kSecond = 1'000'000'000U;
-
-std::string socket_of(const GlobalOptions& options) {
-  std::error_code error;
-  const auto folder = std::filesystem::absolute(options.runtime_dir, error);
-  return (error ? std::filesystem::path(options.runtime_dir) : folder) / "curated.sock";
-}
-
-// gRPC's own words ("failed to connect to all addresses") do not help: find out what stands in the way. Empty
-// if nothing.
-std::string why_unreachable(const std::string& path, const std::string& runtime_dir) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) return path + ": the path is too long for a unix socket";
-  std::copy(path.begin(), path.end(), address.sun_path);
-  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd) return std::strerror(errno);
-  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return "";
-  switch (errno) {
-    case ENOENT:
-    case ECONNREFUSED:
-      return "curated is not running (nobody answers at " + path + ")\n" +
-             "  start it: systemctl start arancini.target\n" +
-             "  or:       curated --supervise --runtime-dir " + runtime_dir +
-             "\n  or name the instance that you mean: aranctl --runtime-dir DIR ...";
-    case EACCES:
-    case EPERM:
-      return "no permission to open " + path +
-             "\n  run aranctl as root, as the user that curated runs as, or as a member of its group";
-    default: return path + ": " + std::strerror(errno);
-  }
-}
-
-std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
-  return pb::Control::NewStub(
-      grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
-}
-
-// Makes one call; prints the reason and sets the exit code if there is no answer. `call` is given a stub and
-// a context.
-template <class Call>
-bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience, Call&& call) {
-  const std::string path = socket_of(options);
-  std::string why = why_unreachable(path, options.runtime_dir);
-  exit_code = kExitNoCurated;
-  if (why.empty()) {
-    const auto stub = stub_of(path);
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + patience);
-    const grpc::Status status = call(*stub, context);
-    if (status.ok()) {
-      exit_code = kExitOk;
-      return true;
-    }
-    switch (static_cast<int>(status.error_code())) {
-      case grpc::StatusCode::DEADLINE_EXCEEDED:
-        why = "curated did not answer within " + std::to_string(patience.count()) +
-              " s; is it overloaded or stopped (Ctrl-Z)?";
-        break;
-      case grpc::StatusCode::UNAVAILABLE:
-        why = "curated closed the connection: it refuses this user (see its log), or it is stopping";
-        break;
-      case grpc::StatusCode::INVALID_ARGUMENT:
-      case grpc::StatusCode::NOT_FOUND:
-        exit_code = kExitUsage;
-        why = status.error_message();
-        break;
-      default: why = status.error_message(); break;
-    }
-  }
-  std::fprintf(stderr, "aranctl: %s\n", why.c_str());
-  return false;
-}
-
-template <class Request, class Response>
-bool ask(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
-         grpc::Status (pb::Control::Stub::*call)(grpc::ClientContext*, const Request&, Response*),
-         std::chrono::seconds patience = kPatience) {
-  return call_curated(options, exit_code, patience,
-                      [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
-                        return (stub.*call)(&context, request, &response);
-                      });
-}
 
 // Shards that are missing in an answer: never silently.
 template <class Reply>
@@ -129,49 +34,6 @@ void say_problems(const Reply& reply, int& exit_code) {
     exit_code = kExitIncomplete;
   }
 }
-
-// Left-aligned columns two blanks apart, each as wide as its widest cell but not wider than its limit.
-class Table {
- public:
-  struct Column {
-    std::string title;
-    std::size_t limit;
-    bool right = false;
-  };
-  explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
-  void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
-  void print() const {
-    std::vector<std::size_t> widths;
-    for (std::size_t c = 0; c < columns_.size(); ++c) {
-      std::size_t w = columns_[c].title.size();
-      for (const auto& row : rows_) w = std::max(w, std::min(columns_[c].limit, columns(row[c])));
-      widths.push_back(w);
-    }
-    std::vector<std::string> titles;
-    for (const Column& c : columns_) titles.push_back(c.title);
-    print_row(titles, widths);
-    for (const auto& row : rows_) print_row(row, widths);
-  }
-
- private:
-  static std::size_t columns(const std::string& text) {
-    return static_cast<std::size_t>(std::count_if(
-        text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; }));
-  }
-  void print_row(const std::vector<std::string>& cells, const std::vector<std::size_t>& widths) const {
-    std::string line;
-    for (std::size_t c = 0; c < cells.size(); ++c) {
-      const std::string cell = fit(cells[c], widths[c]);
-      const std::string pad(widths[c] - columns(cell), ' ');
-      if (c > 0) line += "  ";
-      line += columns_[c].right ? pad + cell : cell + pad;
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    std::printf("%s\n", line.c_str());
-  }
-  std::vector<Column> columns_;
-  std::vector<std::vector<std::string>> rows_;
-};
 
 std::string since(std::uint64_t realtime_ns) {
   const std::uint64_t now = clock_ns(CLOCK_REALTIME);
@@ -245,7 +107,7 @@ ordered_json to_json(const pb::Status& s) {
 
 void status(const GlobalOptions& options, int& exit_code) {
   pb::Status answer;
-  if (!ask(options, exit_code, pb::GetStatusRequest{}, answer, &pb::Control::Stub::GetStatus)) return;
+  if (!ask_curated(options, exit_code, pb::GetStatusRequest{}, answer, &pb::Control::Stub::GetStatus)) return;
   if (options.json) {
     print_json(to_json(answer));
     return;
@@ -271,7 +133,7 @@ void status(const GlobalOptions& options, int& exit_code) {
                 sink.journal_trouble() != 0 ? ": " : "", sink.journal_trouble_text().c_str());
   }
   std::printf("\n");
-  Table processes(
+  TextTable processes(
       {{"PROCESS", 14}, {"PID", 8, true}, {"STATE", 9}, {"UP", 7, true}, {"RESTARTS", 8, true}, {"WHY", 24}});
   for (const auto& p : answer.processes()) {
     processes.add({p.name(), p.pid() > 0 ? std::to_string(p.pid()) : "-", p.state(),
@@ -280,14 +142,14 @@ void status(const GlobalOptions& options, int& exit_code) {
   }
   processes.print();
   std::printf("\n");
-  Table shards({{"SHARD", 5, true},
-                {"SESSIONS", 8, true},
-                {"ROUTES", 7, true},
-                {"UPDATES", 7, true},
-                {"SUPPR", 7, true},
-                {"MALF", 6, true},
-                {"RING", 5, true},
-                {"READER", 19}});
+  TextTable shards({{"SHARD", 5, true},
+                    {"SESSIONS", 8, true},
+                    {"ROUTES", 7, true},
+                    {"UPDATES", 7, true},
+                    {"SUPPR", 7, true},
+                    {"MALF", 6, true},
+                    {"RING", 5, true},
+                    {"READER", 19}});
   for (const auto& k : answer.shards()) {
     shards.add({std::to_string(k.shard()), short_number(k.sessions()), short_number(k.routes()),
                 short_number(k.updates()), short_number(k.suppressed()), short_number(k.malformed()),
@@ -331,7 +193,8 @@ ordered_json to_json(const pb::Router& r) {
 
 void routers(const GlobalOptions& options, int& exit_code) {
   pb::ListRoutersResponse answer;
-  if (!ask(options, exit_code, pb::ListRoutersRequest{}, answer, &pb::Control::Stub::ListRouters)) return;
+  if (!ask_curated(options, exit_code, pb::ListRoutersRequest{}, answer, &pb::Control::Stub::ListRouters))
+    return;
   std::sort(answer.mutable_routers()->begin(), answer.mutable_routers()->end(),
             [](const auto& a, const auto& b) {
               return std::pair(a.address(), a.shard()) < std::pair(b.address(), b.shard());
@@ -342,13 +205,13 @@ void routers(const GlobalOptions& options, int& exit_code) {
     print_json(out);
     return;
   }
-  Table table({{"ROUTER", 24},
-               {"NAME", 14},
-               {"STATE", 9},
-               {"PEERS", 5, true},
-               {"ROUTES", 6, true},
-               {"LAST", 6, true},
-               {"MALF", 5, true}});
+  TextTable table({{"ROUTER", 24},
+                   {"NAME", 14},
+                   {"STATE", 9},
+                   {"PEERS", 5, true},
+                   {"ROUTES", 6, true},
+                   {"LAST", 6, true},
+                   {"MALF", 5, true}});
   for (const auto& r : answer.routers()) {
     table.add({r.address(), r.name(), r.throttled() ? "throttled" : r.state(), std::to_string(r.peers_up()),
                short_number(r.routes()), since(r.last_message_ns()), short_number(r.malformed())});
@@ -384,7 +247,7 @@ void peers(const GlobalOptions& options, const std::string& router, int& exit_co
   pb::ListPeersRequest request;
   request.set_router(router);
   pb::ListPeersResponse answer;
-  if (!ask(options, exit_code, request, answer, &pb::Control::Stub::ListPeers)) return;
+  if (!ask_curated(options, exit_code, request, answer, &pb::Control::Stub::ListPeers)) return;
   std::sort(answer.mutable_peers()->begin(), answer.mutable_peers()->end(), [](const auto& a, const auto& b) {
     return std::tuple(a.router(), a.address(), a.distinguisher(), a.view()) <
            std::tuple(b.router(), b.address(), b.distinguisher(), b.view());
@@ -395,13 +258,13 @@ void peers(const GlobalOptions& options, const std::string& router, int& exit_co
     print_json(out);
     return;
   }
-  Table table({{"ROUTER", 16},
-               {"PEER", 20},
-               {"AS", 10, true},
-               {"VIEW", 13},
-               {"STATE", 7},
-               {"ROUTES", 6, true},
-               {"SINCE", 6, true}});
+  TextTable table({{"ROUTER", 16},
+                   {"PEER", 20},
+                   {"AS", 10, true},
+                   {"VIEW", 13},
+                   {"STATE", 7},
+                   {"ROUTES", 6, true},
+                   {"SINCE", 6, true}});
   for (const auto& p : answer.peers()) {
     const std::string address =
         p.distinguisher() == "0:0" ? p.address() : p.distinguisher() + " " + p.address();
@@ -462,8 +325,8 @@ void lookup(const GlobalOptions& options, const LookupOptions& wanted, int& exit
 
 void snapshot(const GlobalOptions& options, int& exit_code) {
   pb::TakeSnapshotReply answer;
-  if (!ask(options, exit_code, pb::TakeSnapshotRequest{}, answer, &pb::Control::Stub::TakeSnapshot,
-           kLongPatience)) {
+  if (!ask_curated(options, exit_code, pb::TakeSnapshotRequest{}, answer, &pb::Control::Stub::TakeSnapshot,
+                   kLongPatience)) {
     return;
   }
   if (options.json) {
@@ -495,69 +358,14 @@ bool request_dump(const GlobalOptions& options, const std::string& router, std::
   pb::DumpRequest request;
   request.set_router(router);
   pb::DumpReply answer;
-  if (!ask(options, exit_code, request, answer, &pb::Control::Stub::Dump,
-           std::chrono::seconds(static_cast<std::int64_t>(patience_s)))) {
+  if (!ask_curated(options, exit_code, request, answer, &pb::Control::Stub::Dump,
+                   std::chrono::seconds(static_cast<std::int64_t>(patience_s)))) {
     return false;
   }
   for (const auto& k : answer.shards())
     done.push_back({k.shard(), k.routers(), k.routes(), k.writer(), k.start_event(), k.end_event()});
   say_problems(answer, exit_code);
   return true;
-}
-
-std::string short_number(std::uint64_t n) {
-  static constexpr const char* kUnits[] = {"", "k", "M", "G", "T", "P", "E"};
-  if (n < 1000) return std::to_string(n);
-  double value = static_cast<double>(n);
-  std::size_t unit = 0;
-  while (value >= 999.5 && unit + 1 < std::size(kUnits)) {
-    value /= 1000;
-    ++unit;
-  }
-  char text[32];
-  std::snprintf(text, sizeof text, value < 9.95 ? "%.1f%s" : "%.0f%s", value, kUnits[unit]);
-  return text;
-}
-
-std::string short_duration(std::uint64_t seconds) {
-  char text[32];
-  const auto two = [&](std::uint64_t major, char a, std::uint64_t minor, char b) {
-    std::snprintf(text, sizeof text, "%llu%c%02llu%c", static_cast<unsigned long long>(major), a,
-                  static_cast<unsigned long long>(minor), b);
-    return std::string(text);
-  };
-  if (seconds < 60) return std::to_string(seconds) + "s";
-  if (seconds < 3600) return two(seconds / 60, 'm', seconds % 60, 's');
-  if (seconds < 86400) return two(seconds / 3600, 'h', seconds / 60 % 60, 'm');
-  return two(seconds / 86400, 'd', seconds / 3600 % 24, 'h');
-}
-
-std::string fit(const std::string& text, std::size_t width) {
-  std::size_t shown = 0;
-  std::size_t cut = text.size();  // where the last column that fits begins
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if ((static_cast<unsigned char>(text[i]) & 0xc0U) == 0x80U) continue;
-    ++shown;
-    if (shown == width) cut = i;
-    if (shown > width) return text.substr(0, cut) + "~";
-  }
-  return text;
-}
-
-std::string wrapped(const std::string& text, std::size_t indent, std::size_t width) {
-  std::string out;
-  std::string line(indent, ' ');
-  std::istringstream words(text);
-  std::string word;
-  while (words >> word) {
-    if (line.size() > indent && line.size() + 1 + word.size() > width) {
-      out += line + '\n';
-      line.assign(indent, ' ');
-    }
-    if (line.size() > indent) line += ' ';
-    line += word;
-  }
-  return line.size() > indent ? out + line + '\n' : out;
 }
 
 void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit_code) {

@@ -28,15 +28,4 @@ struct DumpedShard {
 bool request_dump(const GlobalOptions& options, const std::string& router, std::uint64_t patience_s,
                   std::vector<DumpedShard>& done, int& exit_code);
 
-// "3.2M", "17k", "999": for tables of 80 columns.
-std::string short_number(std::uint64_t n);
-// "12s", "5m03s", "2h05m", "3d04h".
-std::string short_duration(std::uint64_t seconds);
-// `text` in at most `width` columns; what is cut is marked by "~". Counts code points.
-std::string fit(const std::string& text, std::size_t width);
-
-// The words of `text` in lines of at most `width` bytes (a longer word stands alone), each indented and
-// ended.
-std::string wrapped(const std::string& text, std::size_t indent, std::size_t width);
-
 }  // namespace arancini::tools

@@ -1,11 +1,11 @@
-#include "tools/aranctl_control.h"
+#include "tools/text_table.h"
 
 #include <gtest/gtest.h>
 
 namespace arancini::tools {
 namespace {
 
-TEST(AranctlControl, ShortNumbersKeepTheirSize) {
+TEST(TextTable, ShortNumbersKeepTheirSize) {
   EXPECT_EQ(short_number(0), "0");
   EXPECT_EQ(short_number(999), "999");
   EXPECT_EQ(short_number(1000), "1.0k");
@@ -17,7 +17,7 @@ TEST(AranctlControl, ShortNumbersKeepTheirSize) {
   EXPECT_EQ(short_number(~std::uint64_t{0}), "18E");
 }
 
-TEST(AranctlControl, ShortDurations) {
+TEST(TextTable, ShortDurations) {
   EXPECT_EQ(short_duration(0), "0s");
   EXPECT_EQ(short_duration(59), "59s");
   EXPECT_EQ(short_duration(303), "5m03s");
@@ -25,7 +25,7 @@ TEST(AranctlControl, ShortDurations) {
   EXPECT_EQ(short_duration(3 * 86400 + 4 * 3600 + 59), "3d04h");
 }
 
-TEST(AranctlControl, FitCutsAtCodePoints) {
+TEST(TextTable, FitCutsAtCodePoints) {
   EXPECT_EQ(fit("abc", 3), "abc");
   EXPECT_EQ(fit("abcd", 3), "ab~");
   EXPECT_EQ(fit("äöü", 3), "äöü");
@@ -33,10 +33,20 @@ TEST(AranctlControl, FitCutsAtCodePoints) {
   EXPECT_EQ(fit("", 0), "");
 }
 
-TEST(AranctlControl, WrapsBetweenWords) {
+TEST(TextTable, WrapsBetweenWords) {
   EXPECT_EQ(wrapped("one two three", 2, 9), "  one two\n  three\n");
   EXPECT_EQ(wrapped("incomprehensible x", 1, 8), " incomprehensible\n x\n");
   EXPECT_EQ(wrapped("", 2, 9), "");
+}
+
+TEST(TextTable, ColumnsAreAsWideAsTheirWidestCellAndNotWiderThanTheirLimit) {
+  TextTable table({{"NAME", 5}, {"N", 4, true}, {"X", 3}});
+  table.add({"a", "12", ""});
+  table.add({"router", "7", "yes"});
+  EXPECT_EQ(table.text(),
+            "NAME    N  X\n"
+            "a      12\n"
+            "rout~   7  yes\n");
 }
 
 }  // namespace

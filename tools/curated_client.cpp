@@ -1,0 +1,96 @@
+#include "tools/curated_client.h"
+
+#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+
+#include "common/base/fd.h"
+
+namespace arancini::tools {
+
+namespace {
+
+namespace pb = control::v1;
+
+std::string socket_of(const GlobalOptions& options) {
+  std::error_code error;
+  const auto folder = std::filesystem::absolute(options.runtime_dir, error);
+  return (error ? std::filesystem::path(options.runtime_dir) : folder) / "curated.sock";
+}
+
+// gRPC's own words ("failed to connect to all addresses") do not help: find out what stands in the way. Empty
+// if nothing.
+std::string why_unreachable(const std::string& path, const std::string& runtime_dir) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return path + ": the path is too long for a unix socket";
+  std::copy(path.begin(), path.end(), address.sun_path);
+  const Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fd) return std::strerror(errno);
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return "";
+  switch (errno) {
+    case ENOENT:
+    case ECONNREFUSED:
+      return "curated is not running (nobody answers at " + path + ")\n" +
+             "  start it: systemctl start arancini.target\n" +
+             "  or:       curated --supervise --runtime-dir " + runtime_dir +
+             "\n  or name the instance that you mean: aranctl --runtime-dir DIR ...";
+    case EACCES:
+    case EPERM:
+      return "no permission to open " + path +
+             "\n  run aranctl as root, as the user that curated runs as, or as a member of its group";
+    default: return path + ": " + std::strerror(errno);
+  }
+}
+
+std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
+  return pb::Control::NewStub(
+      grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
+}
+
+}  // namespace
+
+bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
+                  const CuratedCall& call) {
+  const std::string path = socket_of(options);
+  std::string why = why_unreachable(path, options.runtime_dir);
+  exit_code = kExitNoCurated;
+  if (why.empty()) {
+    const auto stub = stub_of(path);
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + patience);
+    const grpc::Status status = call(*stub, context);
+    if (status.ok()) {
+      exit_code = kExitOk;
+      return true;
+    }
+    switch (static_cast<int>(status.error_code())) {
+      case grpc::StatusCode::DEADLINE_EXCEEDED:
+        why = "curated did not answer within " + std::to_string(patience.count()) +
+              " s; is it overloaded or stopped (Ctrl-Z)?";
+        break;
+      case grpc::StatusCode::UNAVAILABLE:
+        why = "curated closed the connection: it refuses this user (see its log), or it is stopping";
+        break;
+      case grpc::StatusCode::INVALID_ARGUMENT:
+      case grpc::StatusCode::NOT_FOUND:
+        exit_code = kExitUsage;
+        why = status.error_message();
+        break;
+      default: why = status.error_message(); break;
+    }
+  }
+  std::fprintf(stderr, "aranctl: %s\n", why.c_str());
+  return false;
+}
+
+}  // namespace arancini::tools

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <control.grpc.pb.h>
+
+#include <chrono>
+#include <functional>
+
+#include "tools/aranctl.h"
+
+// Calls of curated's API; for the files that see gRPC.
+namespace arancini::tools {
+
+inline constexpr std::chrono::seconds kCuratedPatience{5};
+
+using CuratedCall = std::function<grpc::Status(control::v1::Control::Stub&, grpc::ClientContext&)>;
+// Makes one call. False if there is no answer: the exit code is set, one line on stderr says why and what to
+// do.
+bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
+                  const CuratedCall& call);
+
+template <class Request, class Response>
+bool ask_curated(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
+                 grpc::Status (control::v1::Control::Stub::*call)(grpc::ClientContext*, const Request&,
+                                                                  Response*),
+                 std::chrono::seconds patience = kCuratedPatience) {
+  return call_curated(options, exit_code, patience,
+                      [&](control::v1::Control::Stub& stub, grpc::ClientContext& context) {
+                        return (stub.*call)(&context, request, &response);
+                      });
+}
+
+}  // namespace arancini::tools
