@@ -94,7 +94,7 @@ Result<SnapshotState, std::string> SnapshotWorker::take(std::uint64_t timeout_ns
     return Err{state_.waiting.empty() ? std::string("it takes longer than the caller waits")
                                       : fmt::format("it waits: {}", state_.waiting)};
   }
-  return Err{state_.error};
+  return Err{answer_};
 }
 
 bool SnapshotWorker::wait_for_work() {
@@ -129,6 +129,7 @@ void SnapshotWorker::run() {
     const std::lock_guard lock(mutex_);
     answered_ = wanted;
     answered_well_ = taken == Taken::InForce || taken == Taken::Unchanged;
+    answer_ = taken == Taken::Restoring ? "the tables are being restored" : failure_;
     changed_.notify_all();
   }
 }
@@ -148,7 +149,7 @@ void SnapshotWorker::publish(Taken taken) {
       stats_.set(IngestMetric::SnapshotPauseNs, current_.longest_pause_ns);
       break;
     case Taken::Unchanged: break;
-    case Taken::Restoring: failure_ = "the tables are being restored"; break;
+    case Taken::Restoring: break;  // nothing has failed: it comes when they are
     case Taken::Failed:
       stats_.add(IngestMetric::SnapshotsFailed);
       // The same trouble again is said by the counter.
@@ -164,7 +165,7 @@ void SnapshotWorker::publish(Taken taken) {
     stats_.set(IngestMetric::SnapshotTimeNs, current_.realtime_ns);
     if (!std::exchange(failure_said_, {}).empty()) log_.info("snapshots work again");
   }
-  current_.error = failure_;
+  if (taken != Taken::Restoring) current_.error = failure_;
   current_.waiting.clear();
   const std::lock_guard lock(mutex_);
   state_ = current_;
@@ -182,7 +183,7 @@ SnapshotWorker::Taken SnapshotWorker::take_one() {
     if (name.shard == options_.shard && name.shard_count == options_.shard_count)
       number_ = std::max(number_, name.number);
   }
-  const snapshot::SnapshotName name{options_.shard, options_.shard_count, ++number_};
+  const snapshot::SnapshotName name{options_.shard, options_.shard_count, number_ + 1};
   const bool last_is_there =
       std::any_of(names->begin(), names->end(),
                   [this](const snapshot::SnapshotName& n) { return n.to_string() == current_.name; });
@@ -254,6 +255,7 @@ SnapshotWorker::Taken SnapshotWorker::write(const snapshot::SnapshotName& name) 
   if (!failure_.empty()) return Taken::Failed;
   if (taken != Taken::InForce) return taken;
 
+  number_ = name.number;
   last_mark_ = {task_.end().ring_position, task_.begin_mark().log};
   last_header_ = task_.header();
   current_.realtime_ns = task_.header().started_realtime_ns;

@@ -95,6 +95,8 @@ class SnapshotWorker {
 
   // The worker's own.
   std::uint64_t due_ns_ = 0;  // boot time
+  // Of the last one that is there. One that fails leaves its number to the next try: the same failure has the
+  // same text.
   std::uint64_t number_ = 0;
   std::optional<SnapshotTask::Mark> last_mark_;
   std::optional<snapshot::Header> last_header_;  // of the last one in force
@@ -108,6 +110,7 @@ class SnapshotWorker {
   std::uint64_t wanted_ = 0;    // calls of take()
   std::uint64_t answered_ = 0;  // of those
   bool answered_well_ = false;
+  std::string answer_;  // to the last of those, if it was not well
   bool stop_ = false;
   std::thread thread_;
 };

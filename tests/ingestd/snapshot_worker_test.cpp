@@ -231,6 +231,34 @@ TEST_F(SnapshotWorkerTest, TroubleIsSaidCountedAndOver) {
   EXPECT_EQ(w->state().error, "");
 }
 
+// A store that cannot make what it is asked for.
+class BrokenStore final : public snapshot::SnapshotStore {
+ public:
+  Result<std::vector<SnapshotName>, std::string> list() override { return std::vector<SnapshotName>{}; }
+  Result<std::unique_ptr<snapshot::ByteSource>, std::string> open(const SnapshotName&) override {
+    return Err{std::string("none")};
+  }
+  Result<std::unique_ptr<snapshot::SnapshotSink>, std::string> create(const SnapshotName& name) override {
+    return Err{name.to_string() + ".tmp: cannot be made"};
+  }
+  std::string set_aside(const SnapshotName&) override { return {}; }
+  std::string remove(const SnapshotName&) override { return {}; }
+  [[nodiscard]] std::string describe(const SnapshotName& name) const override { return name.to_string(); }
+};
+
+TEST_F(SnapshotWorkerTest, TheSameFailureHasTheSameText) {
+  announce(1);
+  SnapshotWorker w({0, 1, 0}, std::make_unique<BrokenStore>(), h.shard().tasks(), h.writer(), stats, log,
+                   clock);
+  w.start();
+  for (int i = 0; i < 3; ++i) {
+    const auto taken = take(w);
+    ASSERT_FALSE(taken);
+    EXPECT_EQ(taken.error(), "shard-0-of-1-00000000000000000001.snap.tmp: cannot be made");
+  }
+  h.shard().tasks().finish(h.shard().impl());
+}
+
 // A store that takes so many bytes.
 class SmallStore final : public snapshot::SnapshotStore {
  public:
@@ -280,6 +308,7 @@ TEST_F(SnapshotWorkerTest, NotWhileTheTablesAreRestored) {
   ASSERT_FALSE(taken);
   EXPECT_EQ(taken.error(), "the tables are being restored");
   EXPECT_EQ(stats.get(IngestMetric::SnapshotsFailed), 0U);
+  EXPECT_EQ(w->state().error, "") << "nothing that stays when it is over";
   h.shard().set_restoring(false);
   EXPECT_TRUE(take(*w));
 }
