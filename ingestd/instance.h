@@ -37,7 +37,7 @@ struct Instance {
   Listeners listeners;
   EventLoop loop;
   Logger snapshot_log;                        // a logger for each thread
-  std::unique_ptr<SnapshotWorker> snapshots;  // null: there are none
+  std::unique_ptr<SnapshotWorker> snapshots;  // null: none are taken, in a life without a restore neither
   // Restores the tables at start; null: --no-restore, or no curation. The store is null where there are no
   // snapshots.
   std::unique_ptr<snapshot::SnapshotStore> restore_from;
@@ -46,7 +46,7 @@ struct Instance {
 
   Instance(const Config& config_in, std::uint32_t number, const SystemClock& clock_in, Logger& log_in,
            Fd signals_in, StatsWriter stats_in, RingFile ring_file, Listeners listeners_in, bool watchdog,
-           const std::string& record_to)
+           bool restore, const std::string& record_to)
       : config(config_in),
         shard_number(number),
         clock(clock_in),
@@ -65,7 +65,8 @@ struct Instance {
                                 .io = config.bmp.io},
              recording.front(shard, sink), stats, log, clock),
         snapshot_log(fmt::format("ingestd@{}", number), parse_log_level(config.log.level)) {
-    if (auto store = open_snapshot_store(config)) {
+    // Tables that began empty are not what the log says.
+    if (auto store = restore ? open_snapshot_store(config) : nullptr) {
       snapshots = std::make_unique<SnapshotWorker>(
           SnapshotWorker::Options{number, config.shards.count, config.snapshot.interval_s}, std::move(store),
           shard.tasks(), ring, stats, snapshot_log, clock);

@@ -16,9 +16,23 @@
 
 namespace arancini::ingestd {
 
+namespace {
+
+std::string layout_path(const std::string& state_dir) {
+  return (std::filesystem::path(state_dir) / "layout").string();
+}
+
+}  // namespace
+
+std::string forget_layout(const std::string& state_dir) {
+  const std::string path = layout_path(state_dir);
+  if (::unlink(path.c_str()) == 0 || errno == ENOENT || errno == ENOTDIR) return {};
+  return path + ": cannot be removed: " + std::strerror(errno);
+}
+
 Result<std::uint64_t, std::string> layout_began(const std::string& state_dir, std::uint32_t shard_count,
                                                 snapshot::SnapshotStore& snapshots, const Clock& clock) {
-  const std::string path = (std::filesystem::path(state_dir) / "layout").string();
+  const std::string path = layout_path(state_dir);
   const auto failed = [&path](const char* what) {
     return Err(path + ": " + what + ": " + std::strerror(errno));
   };

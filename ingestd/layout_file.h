@@ -16,4 +16,8 @@ namespace arancini::ingestd {
 Result<std::uint64_t, std::string> layout_began(const std::string& state_dir, std::uint32_t shard_count,
                                                 snapshot::SnapshotStore& snapshots, const Clock& clock);
 
+// This life does not note how the routers are divided, so that a later one must not trust what an earlier one
+// noted. Empty, or one line for the operator.
+std::string forget_layout(const std::string& state_dir);
+
 }  // namespace arancini::ingestd

@@ -14,6 +14,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 #include "common/base/runtime_dir.h"
 #include "ingestd/control_service.h"
@@ -113,6 +114,8 @@ RingFile open_ring(const Config& config, std::uint32_t shard, const Clock& clock
 
 // An operator's snapshot waits until what is in it is durable, which takes a broker.
 constexpr std::uint64_t kSnapshotPatienceNs = 3600ULL * 1'000'000'000;
+// Its tables are not what consumers were told, and a snapshot says that they are.
+constexpr std::string_view kNoSnapshots = "none are taken: started with --no-restore";
 
 ControlService::Hooks control_hooks(Instance& instance) {
   ControlService::Hooks hooks;
@@ -129,11 +132,17 @@ ControlService::Hooks control_hooks(Instance& instance) {
       state.snapshot_routes = of.routes;
       state.snapshot_bytes = of.bytes;
       state.snapshot_error = of.error;
+    } else if (instance.config.snapshot.store != SnapshotStoreKind::None) {
+      state.snapshot_error = kNoSnapshots;
     }
     return state;
   };
   hooks.take_snapshot = [&instance]() -> Result<SnapshotTaken, std::string> {
-    if (!instance.snapshots) return Err{std::string("no snapshots are taken (snapshot.store)")};
+    if (!instance.snapshots) {
+      return Err{instance.config.snapshot.store == SnapshotStoreKind::None
+                     ? std::string("no snapshots are taken (snapshot.store)")
+                     : std::string(kNoSnapshots)};
+    }
     const auto taken = instance.snapshots->take(kSnapshotPatienceNs);
     if (!taken) return Err{taken.error()};
     return SnapshotTaken{.name = taken->name,
@@ -145,16 +154,24 @@ ControlService::Hooks control_hooks(Instance& instance) {
   return hooks;
 }
 
+// Since when the routers are divided as they are, for a restore without the broker; 0: not known.
+// `snapshots`: null, or those of the restore. What a life does that does not say so must not be taken for
+// another's.
+std::uint64_t note_layout(const Config& config, snapshot::SnapshotStore* snapshots, const Clock& clock) {
+  if (snapshots == nullptr || config.snapshot.store != SnapshotStoreKind::File) {
+    const std::string error = forget_layout(config.paths.state_dir);
+    if (!error.empty()) throw StartError(EX_CANTCREAT, error);
+    return 0;
+  }
+  const auto layout = layout_began(config.paths.state_dir, config.shards.count, *snapshots, clock);
+  if (!layout) throw StartError(EX_CANTCREAT, layout.error());
+  return layout.value();
+}
+
 // The tables as consumers were told them; until that is done the shard takes no messages.
 void start_restore(Instance& instance, const Config& config, std::uint32_t shard, const Clock& clock) {
   instance.restore_from = open_snapshot_store(config);
-  std::uint64_t layout_began_ns = 0;
-  if (config.snapshot.store == SnapshotStoreKind::File) {  // else without the broker there is no restore
-    const auto layout =
-        layout_began(config.paths.state_dir, config.shards.count, *instance.restore_from, clock);
-    if (!layout) throw StartError(EX_CANTCREAT, layout.error());
-    layout_began_ns = layout.value();
-  }
+  const std::uint64_t layout_began_ns = note_layout(config, instance.restore_from.get(), clock);
   instance.log_reader = make_log_client(config.log_path());
   instance.restorer = std::make_unique<Restorer>(
       Restorer::Options{.shard = shard,
@@ -194,7 +211,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   std::uint64_t watchdog_us = 0;
   const bool watchdog = ::sd_watchdog_enabled(0, &watchdog_us) > 0;
   Instance instance(config, shard, clock, log, std::move(signals), std::move(stats).value(), std::move(ring),
-                    std::move(listeners).value(), watchdog, arguments.record);
+                    std::move(listeners).value(), watchdog, restore, arguments.record);
   instance.ring.set_layout(config.shards.count);
   EventLoop& loop = instance.loop;
   std::string note;
@@ -211,8 +228,14 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   if (instance.snapshots) instance.snapshots->start();
   if (restore) {
     start_restore(instance, config, shard, clock);
-  } else if (config.curation.enabled) {
-    log.warn("--no-restore: routes that consumers were told, and that are gone, stay told");
+  } else {
+    (void)note_layout(config, nullptr, clock);
+    if (config.curation.enabled) {
+      log.warn(
+          "--no-restore: routes that consumers were told, and that are gone, stay told; no snapshots are "
+          "taken "
+          "until a start with a restore");
+    }
   }
   auto control = ControlService::start({.path = config.ingestd_control_path(shard),
                                         .writer = instance.ring.writer_id(),
@@ -244,9 +267,10 @@ int main(int argc, char** argv) {
   app.add_option("--shard", arguments.shard, "number of the shard, from 0; required");
   app.add_option("--listen-fd", arguments.listen_fd, "inherited descriptor of a listening TCP socket")
       ->check(CLI::NonNegativeNumber);
-  app.add_flag("!--no-restore", arguments.restore,
-               "start with empty tables, without publishd: what was withdrawn meanwhile is never withdrawn "
-               "downstream");
+  app.add_flag(
+      "!--no-restore", arguments.restore,
+      "start with empty tables, without publishd, and take no snapshots: what was withdrawn meanwhile "
+      "is never withdrawn downstream");
   app.add_option(
       "--record", arguments.record,
       "write everything that the shard is given to this file (or FILE.1, .2, … where it is there)");
