@@ -43,6 +43,7 @@ Restorer::~Restorer() {
   stop_.store(true, std::memory_order_release);
   task_.cancel();
   reader_.cancel();
+  if (store_ != nullptr) store_->interrupt();
   {
     const std::lock_guard lock(mutex_);
     wake_.notify_all();
@@ -91,17 +92,7 @@ void Restorer::run() noexcept {
 }
 
 bool Restorer::attempt() {
-  if (!loaded_ && !read_to_) {
-    if (!find_snapshots()) return false;
-    plan_ = plan_restore({.shard = options_.shard,
-                          .shard_count = options_.shard_count,
-                          .writer = ring_.writer_id(),
-                          .in_log = ring_.in_log(),
-                          .log_identity = ring_.log_mark().identity,
-                          .layout_began_ns = options_.layout_began_ns},
-                         known_, identity_ != 0 ? identity_ : likely_log(ring_.log_mark().identity, known_));
-    if (!check_snapshots()) return false;
-  }
+  if (!loaded_ && !read_to_ && (!find_snapshots() || !plan())) return false;
   if (!read_log()) return false;
   if (stopping()) return true;
   if (!read_ring(done_->ring_position)) return true;
@@ -109,32 +100,81 @@ bool Restorer::attempt() {
   return true;
 }
 
+bool Restorer::do_without(std::string trouble) {
+  const std::uint64_t now = clock_.boottime_ns();
+  if (!trouble_since_ns_) trouble_since_ns_ = now;
+  if (now - *trouble_since_ns_ < options_.snapshot_patience_ns) {
+    say(true, std::move(trouble));
+    return false;
+  }
+  left_out_ = std::move(trouble);
+  return true;
+}
+
+template <class Read>
+Restorer::Look Restorer::look_at(const snapshot::SnapshotName& name, Read&& read) {
+  using Kind = snapshot::ReadError::Kind;
+  auto source = store_->open(name);
+  const std::optional<snapshot::ReadError> error =
+      source ? read(*source.value()) : snapshot::ReadError{Kind::Unreadable, 0, source.error()};
+  if (!error) return Look::Good;
+  if (error->kind == Kind::Corrupt || error->kind == Kind::OtherVersion) {
+    refuse(name, *error);
+    return Look::Useless;
+  }
+  return do_without(fmt::format("snapshot {}: {}", store_->describe(name), error->text)) ? Look::Useless
+                                                                                         : Look::Wait;
+}
+
 bool Restorer::find_snapshots() {
   known_.clear();
-  if (store_ != nullptr) {
-    auto names = store_->list();
-    if (!names) {
-      say(true, "snapshots cannot be listed: " + names.error());
-      return false;
-    }
-    for (const snapshot::SnapshotName& name : names.value()) {
-      if (refused_.contains(name)) continue;
-      auto source = store_->open(name);
-      if (!source) {
-        say(true, "snapshot " + store_->describe(name) + ": " + source.error());
-        return false;
-      }
-      auto header = snapshot::read_header(*source.value());
-      if (header) {
-        known_.push_back({name, header.value()});
-      } else if (header.error().kind == snapshot::ReadError::Kind::Corrupt) {
-        refuse({name, {}}, header.error().text);
-      } else {
-        say(true, "snapshot " + store_->describe(name) + ": " + header.error().text);
-        return false;
-      }
-    }
+  left_out_.clear();
+  listed_ = true;
+  if (store_ == nullptr) return true;
+  auto names = store_->list();
+  listed_ = names.ok();
+  if (!names) return do_without("snapshots cannot be listed: " + names.error());
+  for (const snapshot::SnapshotName& name : names.value()) {
+    if (refused_.contains(name)) continue;
+    if (stopping()) return false;
+    const Look look = look_at(name, [&](snapshot::ByteSource& source) -> std::optional<snapshot::ReadError> {
+      const auto header = snapshot::read_header(source);
+      if (!header) return header.error();
+      known_.push_back({name, header.value()});
+      return std::nullopt;
+    });
+    if (look == Look::Wait) return false;
   }
+  return true;
+}
+
+bool Restorer::plan() {
+  const auto whole = [](snapshot::ByteSource& source) -> std::optional<snapshot::ReadError> {
+    const auto checked = snapshot::check_snapshot(source);
+    if (!checked) return checked.error();
+    return std::nullopt;
+  };
+  for (;;) {
+    plan_ = plan_restore({.shard = options_.shard,
+                          .shard_count = options_.shard_count,
+                          .writer = ring_.writer_id(),
+                          .in_log = ring_.in_log(),
+                          .log_identity = ring_.log_mark().identity,
+                          .layout_began_ns = options_.layout_began_ns},
+                         known_, identity_ != 0 ? identity_ : likely_log(ring_.log_mark().identity, known_));
+    std::optional<snapshot::SnapshotName> useless;
+    for (const KnownSnapshot& s : plan_.snapshots) {
+      if (stopping()) return false;
+      const Look look = look_at(s.name, whole);
+      if (look == Look::Wait) return false;
+      if (look == Look::Good) continue;
+      useless = s.name;
+      break;
+    }
+    if (!useless) break;
+    std::erase_if(known_, [&](const KnownSnapshot& k) { return k.name == *useless; });
+  }
+  if (left_out_.empty()) trouble_since_ns_.reset();
   return true;
 }
 
@@ -151,34 +191,18 @@ void Restorer::refuse_others(std::uint64_t last_sequence) {
   }
 }
 
-// Corrupt: set aside.
-void Restorer::refuse(const KnownSnapshot& s, std::string_view why) {
-  refused_.insert(s.name);
-  const std::string failed = store_->set_aside(s.name);
-  log_.error("snapshot {} is corrupt ({}): {}; it is kept as .corrupt and not used{}{}",
-             store_->describe(s.name), number(ErrorCode::SnapshotCorrupt), why,
-             failed.empty() ? "" : "; it could not be renamed: ", failed);
-}
-
-bool Restorer::check_snapshots() {
-  for (const KnownSnapshot& s : plan_.snapshots) {
-    if (stopping()) return false;
-    auto source = store_->open(s.name);
-    if (!source) {
-      say(true, "snapshot " + store_->describe(s.name) + ": " + source.error());
-      return false;
-    }
-    const auto checked = snapshot::check_snapshot(*source.value());
-    if (checked) continue;
-    if (checked.error().kind == snapshot::ReadError::Kind::Corrupt) {
-      refuse(s, checked.error().text);
-      replan_ = true;
-    } else {
-      say(true, "snapshot " + store_->describe(s.name) + ": " + checked.error().text);
-    }
-    return false;
+// Corrupt: set aside. Another version's may be what another version needs: it stays.
+void Restorer::refuse(const snapshot::SnapshotName& name, const snapshot::ReadError& why) {
+  refused_.insert(name);
+  if (why.kind == snapshot::ReadError::Kind::OtherVersion) {
+    log_.warn("snapshot {} is not used ({}): {}; it is kept", store_->describe(name),
+              number(ErrorCode::SnapshotRefused), why.text);
+    return;
   }
-  return true;
+  const std::string failed = store_->set_aside(name);
+  log_.error("snapshot {} is corrupt ({}): {}; it is kept as .corrupt and not used{}{}",
+             store_->describe(name), number(ErrorCode::SnapshotCorrupt), why.text,
+             failed.empty() ? "" : "; it could not be renamed: ", failed);
 }
 
 bool Restorer::load_snapshots(bool own_only) {
@@ -243,12 +267,14 @@ bool Restorer::read_log() {
   done_.reset();
   const std::string error = reader_.read(request, *this);
   if (done_) return true;
-  if (replan_) {
+  if (replan_ || needed_) {
     // What was given may be of what is not used any more.
     if (given_ && !feed_.clear()) return false;
     loaded_ = false;
     read_to_.reset();
     events_.clear();
+    if (std::exchange(needed_, false))
+      say(true, left_out_ + "; it is needed, the log does not have all that consumers were told");
     return false;
   }
   if (!error.empty() && !stopping()) say(true, "publishd does not serve the log: " + error);
@@ -275,15 +301,27 @@ bool Restorer::begin(const LogBegin& begin) {
       replan_ = true;
       return false;
     }
+    if (!listed_ && !loaded_ && store_->list()) {  // it took long until publishd had the log
+      replan_ = true;
+      return false;
+    }
     // The local way needs the own snapshot alone.
     loaded_ = loaded_ && !local_;
     if (begin.first_sequence > begin.from_sequence && begin.last_sequence >= begin.from_sequence) {
+      if (!left_out_.empty()) {
+        needed_ = true;
+        return false;
+      }
       incomplete_ = true;
       missing_from_ = begin.from_sequence;
       missing_to_ = begin.first_sequence - 1;
       incomplete_text_ =
           fmt::format("messages {} to {} are not in the log any more", missing_from_, missing_to_);
     }
+  }
+  if (!left_out_.empty() && !loaded_) {
+    log_.error("{} ({}); the log has everything: it is read instead", left_out_,
+               number(ErrorCode::SnapshotFailed));
   }
   say(false, begin.local
                  ? "reads what follows the snapshot in publishd's journal"

@@ -41,6 +41,8 @@ class Restorer final : private BatchSink, private LogVisitor {
     std::uint32_t shard_count = 1;
     // See layout_began(); 0: not known, then the log is always asked.
     std::uint64_t layout_began_ns = 0;
+    // Snapshots that cannot be had for so long are left out, where the log alone has everything.
+    std::uint64_t snapshot_patience_ns = 30'000'000'000;
     std::string log_name = "ingestd";
     LogLevel log_level = LogLevel::Info;
   };
@@ -60,12 +62,19 @@ class Restorer final : private BatchSink, private LogVisitor {
   void run() noexcept;
   // Once from the beginning. True: done, or given up because the shard goes.
   bool attempt();
+  // False: not now.
   bool find_snapshots();
-  // Those that the plan needs are whole. False: one was not and is set aside; plan again.
-  bool check_snapshots();
+  // With snapshots that are whole. False: not now.
+  bool plan();
+  enum class Look : std::uint8_t { Good, Useless, Wait };
+  // `read(source)` is what must be possible with it. Useless: refused or left out.
+  template <class Read>
+  Look look_at(const snapshot::SnapshotName& name, Read&& read);
+  // Snapshots cannot be had. True: they are to be left out, see left_out_.
+  bool do_without(std::string trouble);
   bool load_snapshots(bool own_only);
   void refuse_others(std::uint64_t last_sequence);
-  void refuse(const KnownSnapshot& snapshot, std::string_view why);
+  void refuse(const snapshot::SnapshotName& name, const snapshot::ReadError& why);
   bool read_log();
   bool read_ring(RingPosition from);
   void complete();
@@ -103,6 +112,11 @@ class Restorer final : private BatchSink, private LogVisitor {
   std::vector<KnownSnapshot> known_;
   std::uint64_t identity_ = 0;  // of the log, once publishd has said it
   RestorePlan plan_;
+  // Since when snapshots cannot be had (boot time), and why; left_out_: of the present plan.
+  std::optional<std::uint64_t> trouble_since_ns_;
+  std::string left_out_;
+  bool listed_ = true;   // they could be, for the present plan
+  bool needed_ = false;  // what is left out: the log does not have everything
   bool given_ = false;   // the hot thread has something
   bool loaded_ = false;  // the plan's snapshots were given
   bool replan_ = false;

@@ -52,7 +52,8 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::UpdatesDropped: return "updates were not told because the ring was full";
     case ErrorCode::SnapshotFailed: return "snapshot cannot be written";
     case ErrorCode::SnapshotCorrupt: return "snapshot contents invalid";
-    case ErrorCode::SnapshotRefused: return "snapshot does not belong to the log, or is ahead of it";
+    case ErrorCode::SnapshotRefused:
+      return "snapshot does not belong to the log, is ahead of it, or of another version";
     case ErrorCode::RestoreWaiting: return "the tables are not restored yet";
     case ErrorCode::LogIncomplete: return "the log no longer holds what the restore needs";
   }

@@ -63,7 +63,7 @@ enum class ErrorCode : std::uint32_t {
   // Snapshots and restore (8xx)
   SnapshotFailed = 801,   // cannot be written; the one before stays
   SnapshotCorrupt = 802,  // set aside, not loaded
-  SnapshotRefused = 803,  // intact, but of another log, or ahead of it
+  SnapshotRefused = 803,  // intact, but of another log, ahead of it, or of another version
   RestoreWaiting = 804,   // the log cannot be read yet: routers of the shard wait
   LogIncomplete = 805,    // retention has discarded what the restore needs
 };

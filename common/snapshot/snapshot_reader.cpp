@@ -119,8 +119,13 @@ class Reader {
     if (!read_all(std::as_writable_bytes(std::span(&file, 1)))) return false;
     if (file.magic != kMagic) return fail(0, "this is no snapshot");
     if (file.version != kVersion) {
-      return fail(offsetof(FileHeader, version),
-                  fmt::format("version {} of the format, not {}", file.version, kVersion));
+      (void)fail(offsetof(FileHeader, version),
+                 fmt::format("version {} of the format, not {}", file.version, kVersion));
+      FileHeader ours = file;  // with a damaged version
+      ours.version = kVersion;
+      if (ours.crc != journal::crc_of_struct(ours, &FileHeader::crc))
+        error_.kind = ReadError::Kind::OtherVersion;
+      return false;
     }
     if (file.crc != journal::crc_of_struct(file, &FileHeader::crc))
       return fail(0, "the header's checksum does not match");

@@ -27,9 +27,10 @@ class SnapshotVisitor {
 
 struct ReadError {
   enum class Kind : std::uint8_t {
-    Corrupt,     // the bytes are no whole snapshot: set it aside
-    Unreadable,  // they could not be had: it may be fine
-    Stopped,     // the visitor did
+    Corrupt,       // the bytes are no whole snapshot: set it aside
+    OtherVersion,  // of the format: it may be fine, for another program
+    Unreadable,    // they could not be had: it may be fine
+    Stopped,       // the visitor did
   } kind = Kind::Corrupt;
   std::uint64_t offset_bytes = 0;  // where it was found
   std::string text;                // what, with the place; one line for the operator

@@ -6,10 +6,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "common/snapshot/format.h"
 #include "common/snapshot/snapshot_writer.h"
 #include "tests/ingestd/shard_harness.h"
 
@@ -39,6 +41,10 @@ class FakeLog final : public LogReader {
 class FakeStore final : public snapshot::SnapshotStore {
  public:
   Result<std::vector<snapshot::SnapshotName>, std::string> list() override {
+    if (lists_that_fail > 0) {
+      --lists_that_fail;
+      return Err(std::string("the disk fails"));
+    }
     std::vector<snapshot::SnapshotName> names;
     for (const auto& [name, bytes] : files) names.push_back(name);
     return names;
@@ -46,7 +52,7 @@ class FakeStore final : public snapshot::SnapshotStore {
   Result<std::unique_ptr<snapshot::ByteSource>, std::string> open(
       const snapshot::SnapshotName& name) override {
     const auto found = files.find(name);
-    if (found == files.end()) return Err(std::string("is not there"));
+    if (found == files.end() || unreadable.contains(name)) return Err(std::string("cannot be opened"));
     return std::unique_ptr<snapshot::ByteSource>(std::make_unique<snapshot::MemorySource>(found->second));
   }
   Result<std::unique_ptr<snapshot::SnapshotSink>, std::string> create(
@@ -63,6 +69,8 @@ class FakeStore final : public snapshot::SnapshotStore {
     return name.to_string();
   }
 
+  int lists_that_fail = 0;
+  std::set<snapshot::SnapshotName> unreadable;
   std::map<snapshot::SnapshotName, Buffer> files;
   std::vector<snapshot::SnapshotName> aside;
 };
@@ -123,8 +131,9 @@ class RestorerTest : public ::testing::Test {
     return {};
   }
   // The shard's rounds, until it is restored.
-  RestoreState run(FakeLog& log, snapshot::SnapshotStore* store = nullptr) {
-    Restorer restorer({}, h_.shard(), h_.writer(), store, log, h_.clock());
+  RestoreState run(FakeLog& log, snapshot::SnapshotStore* store = nullptr,
+                   const Restorer::Options& options = {}) {
+    Restorer restorer(options, h_.shard(), h_.writer(), store, log, h_.clock());
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     RestoreState state = restorer.state();
     bool waited = false;
@@ -247,6 +256,92 @@ TEST_F(RestorerTest, ACorruptSnapshotIsSetAsideAndTheLogReadFromItsBeginning) {
   EXPECT_EQ(store.aside.size(), 1U);
   EXPECT_EQ(log.requests.at(0).log_identity, 0U);
   EXPECT_EQ(routes(), 10U);
+}
+
+TEST_F(RestorerTest, ASnapshotOfAnotherVersionIsRefusedAndKept) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  Buffer bytes = snapshot_of(200, 6);
+  bytes[offsetof(snapshot::FileHeader, version)] = std::byte{2};
+  bytes[offsetof(snapshot::FileHeader, crc)] ^= std::byte{1};  // as that version has it
+  store.files[{0, 1, 1}] = bytes;
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  run(log, &store);
+  EXPECT_EQ(log.requests.at(0).log_identity, 0U);
+  EXPECT_TRUE(store.aside.empty());
+  EXPECT_EQ(store.files.size(), 1U);
+  EXPECT_EQ(routes(), 10U);
+}
+
+TEST_F(RestorerTest, SnapshotsThatCannotBeListedAreWaitedFor) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  store.files[{0, 1, 1}] = snapshot_of(4, 6);
+  store.lists_that_fail = 2;
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  run(log, &store);
+  EXPECT_EQ(log.requests.size(), 1U);
+  EXPECT_EQ(log.requests.at(0).log_sequence, 6U);
+  EXPECT_EQ(routes(), 8U);
+}
+
+TEST_F(RestorerTest, WithoutSnapshotsThatCannotBeHadWhenTheLogHasEverything) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  store.files[{0, 1, 1}] = snapshot_of(4, 6);
+  store.lists_that_fail = 1'000'000;
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  const RestoreState state = run(log, &store, {.snapshot_patience_ns = 0});
+  EXPECT_FALSE(state.incomplete);
+  EXPECT_EQ(log.requests.size(), 1U);
+  EXPECT_EQ(log.requests.at(0).log_identity, 0U);
+  EXPECT_EQ(routes(), 10U);
+}
+
+TEST_F(RestorerTest, OneThatCannotBeReadIsLeftOut) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  store.files[{0, 1, 1}] = snapshot_of(4, 6);
+  store.files[{0, 1, 2}] = snapshot_of(200, 8);
+  store.unreadable.insert({0, 1, 2});
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  run(log, &store, {.snapshot_patience_ns = 0});
+  EXPECT_EQ(log.requests.at(0).log_sequence, 6U);
+  EXPECT_EQ(routes(), 8U);
+}
+
+TEST_F(RestorerTest, TheyAreTriedAgainWhenPublishdHasTheLog) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  store.files[{0, 1, 1}] = snapshot_of(4, 6);
+  store.lists_that_fail = 1;
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) { return all(payloads, r, v); }});
+  run(log, &store, {.snapshot_patience_ns = 0});
+  EXPECT_EQ(log.requests.size(), 2U);
+  EXPECT_EQ(log.requests.at(1).log_sequence, 6U);
+  EXPECT_EQ(routes(), 8U);
+}
+
+TEST_F(RestorerTest, TheyAreWaitedForWhenTheLogHasNotEverything) {
+  const std::vector<Buffer> payloads = told(10);
+  FakeStore store;
+  store.files[{0, 1, 1}] = snapshot_of(4, 6);
+  store.unreadable.insert({0, 1, 1});
+  FakeLog log({[&](const LogRequest& r, LogVisitor& v) {
+    LogBegin b = begin(r.log_identity == kLog ? r.log_sequence + 1 : 1, 10);
+    b.first_sequence = 6;
+    if (!v.begin(b)) {
+      if (log.requests.size() == 2) store.unreadable.clear();
+      return std::string();
+    }
+    EXPECT_TRUE(give(v, payloads, b.from_sequence, 10));
+    (void)v.done({.ring_position = h_.shard_ring_end()});
+    return std::string();
+  }});
+  const RestoreState state = run(log, &store, {.snapshot_patience_ns = 0});
+  EXPECT_EQ(log.requests.size(), 3U);
+  EXPECT_FALSE(state.incomplete);
+  EXPECT_EQ(routes(), 8U);
 }
 
 TEST_F(RestorerTest, ASnapshotAheadOfTheLogIsRefusedAndKept) {

@@ -258,6 +258,7 @@ TEST(Snapshot, AnotherVersionIsRefusedByName) {
   header.crc = journal::crc_of_struct(header, &FileHeader::crc);
   std::memcpy(bytes.data(), &header, sizeof header);
   EXPECT_EQ(error_of(bytes).text, "byte 8: version 2 of the format, not 1");
+  EXPECT_EQ(error_of(bytes).kind, ReadError::Kind::OtherVersion);
 }
 
 TEST(Snapshot, HeaderCanBeReadAlone) {
