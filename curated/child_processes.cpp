@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@ namespace arancini::curated {
 namespace {
 
 constexpr int kInheritedFd = 3;
+constexpr std::uint64_t kWakeEvent = ~std::uint64_t{0};  // no index of a child
 
 std::uint64_t to_ns(std::chrono::milliseconds t) {
   return static_cast<std::uint64_t>(t.count()) * 1'000'000U;
@@ -114,8 +116,14 @@ ChildProcesses::ChildProcesses(Logger& log, const Clock& clock, Options options)
       clock_(clock),
       options_(options),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       random_(options.seed) {
-  if (!epoll_) throw std::system_error(errno, std::generic_category(), "epoll_create1");
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kWakeEvent;
+  if (!epoll_ || !wake_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
+    throw std::system_error(errno, std::generic_category(), "epoll and eventfd");
+  }
 }
 
 ChildProcesses::~ChildProcesses() = default;
@@ -213,7 +221,21 @@ void ChildProcesses::ended(Child& child) {
     child.seen.pid = 0;
     return;
   }
+  if (child.planned) {
+    child.planned = false;
+    child.due_ns = clock_.boottime_ns();
+    child.seen.phase = ProcessPhase::Waiting;
+    child.seen.pid = 0;
+    log_.info("{} ended for its restart ({})", child.spec.name, child.seen.detail);
+    return;
+  }
   wait_before_restart(child);
+}
+
+void ChildProcesses::ask_to_stop(Child& child) {
+  child.seen.phase = ProcessPhase::Stopping;
+  child.due_ns = clock_.boottime_ns() + to_ns(options_.term_wait);
+  ::syscall(SYS_pidfd_send_signal, child.pidfd.get(), SIGTERM, nullptr, 0);
 }
 
 void ChildProcesses::kill_child(Child& child) {
@@ -235,11 +257,7 @@ void ChildProcesses::advance_stop() {
   const std::uint64_t now = clock_.boottime_ns();
   for (Child& child : children_) {
     if (!child.pidfd || (child.spec.stop_group != group && !kill_now_)) continue;
-    if (child.seen.phase != ProcessPhase::Stopping) {
-      child.seen.phase = ProcessPhase::Stopping;
-      child.due_ns = now + to_ns(options_.term_wait);
-      ::syscall(SYS_pidfd_send_signal, child.pidfd.get(), SIGTERM, nullptr, 0);
-    }
+    if (child.seen.phase != ProcessPhase::Stopping) ask_to_stop(child);
     if (kill_now_ || now >= child.due_ns) kill_child(child);
   }
 }
@@ -249,7 +267,15 @@ void ChildProcesses::do_work() {
   std::array<epoll_event, 64> events{};
   int n = 0;
   while ((n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0)) > 0) {
-    for (int i = 0; i < n; ++i) ended(children_[events[static_cast<std::size_t>(i)].data.u64]);
+    for (int i = 0; i < n; ++i) {
+      const std::uint64_t what = events[static_cast<std::size_t>(i)].data.u64;
+      if (what != kWakeEvent) {
+        ended(children_[what]);
+      } else {
+        eventfd_t orders = 0;
+        ::eventfd_read(wake_.get(), &orders);
+      }
+    }
   }
   if (stopping_) {
     advance_stop();
@@ -257,8 +283,27 @@ void ChildProcesses::do_work() {
   }
   const std::uint64_t now = clock_.boottime_ns();
   for (std::size_t i = 0; i < children_.size(); ++i) {
-    if (children_[i].seen.phase == ProcessPhase::Waiting && children_[i].due_ns <= now) start(i);
+    Child& child = children_[i];
+    if (child.due_ns > now) continue;
+    if (child.seen.phase == ProcessPhase::Waiting) start(i);
+    if (child.seen.phase == ProcessPhase::Stopping) kill_child(child);
   }
+}
+
+Result<std::monostate, std::string> ChildProcesses::restart(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  if (stopping_) return Err{fmt::format("{} is not restarted: everything is being stopped", name)};
+  const auto child =
+      std::find_if(children_.begin(), children_.end(), [&](const Child& c) { return c.spec.name == name; });
+  if (child == children_.end()) return Err{fmt::format("there is no process {}: see aranctl status", name)};
+  if (child->pidfd) {
+    if (child->seen.phase != ProcessPhase::Stopping) ask_to_stop(*child);
+    child->planned = true;
+  } else {
+    child->due_ns = clock_.boottime_ns();  // it waits for its next start: now
+  }
+  ::eventfd_write(wake_.get(), 1);
+  return std::monostate{};
 }
 
 std::uint64_t ChildProcesses::deadline_ns() const {

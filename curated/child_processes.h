@@ -52,6 +52,7 @@ class ChildProcesses final : public ProcessManager {
   [[nodiscard]] int poll_fd() const override { return epoll_.get(); }
   [[nodiscard]] std::uint64_t deadline_ns() const override;
   void do_work() override;
+  Result<std::monostate, std::string> restart(const std::string& name) override;
   void stop() override;
   [[nodiscard]] bool stopped() const override;
 
@@ -64,11 +65,13 @@ class ChildProcesses final : public ProcessManager {
     std::uint64_t due_ns = 0;      // boot time: of the start when Waiting, of SIGKILL when Stopping
     std::uint32_t failures = 0;
     bool killed = false;
+    bool planned = false;  // it stops because of restart()
   };
 
   void watch(std::size_t index);
   void start(std::size_t index);
   void ended(Child& child);
+  void ask_to_stop(Child& child);
   void wait_before_restart(Child& child);
   void advance_stop();
   void kill_child(Child& child);
@@ -77,6 +80,7 @@ class ChildProcesses final : public ProcessManager {
   const Clock& clock_;
   const Options options_;
   Fd epoll_;
+  Fd wake_;  // restart() has something for do_work(), maybe from another thread
   std::mt19937_64 random_;
   mutable std::mutex mutex_;  // children_: the loop changes it, API threads read it
   std::vector<Child> children_;

@@ -3,7 +3,10 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
+
+#include "common/base/result.h"
 
 namespace arancini::curated {
 
@@ -37,6 +40,10 @@ class ProcessManager {
   [[nodiscard]] virtual std::uint64_t deadline_ns() const = 0;
   // Starts what is due, takes note of what ended.
   virtual void do_work() = 0;
+
+  // Stops and starts one process again, as an operator's plan; returns when the order is taken, not when it
+  // is up. Any thread. The error is one line for the operator.
+  virtual Result<std::monostate, std::string> restart(const std::string& name) = 0;
 
   // From now on nothing is started, and everything is stopped in order; a second call kills what is left.
   virtual void stop() = 0;

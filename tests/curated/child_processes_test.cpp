@@ -176,6 +176,65 @@ TEST_F(Supervisor, StartsNothingWhileItStops) {
   EXPECT_EQ(state().phase, ProcessPhase::Stopped);
 }
 
+TEST_F(Supervisor, RestartsByPlanAtOnceAndCallsItNoFailure) {
+  make().add(spec("a", "wait", file("a")));
+  children_->add(spec("b", "wait", file("b")));
+  children_->do_work();
+  ASSERT_TRUE(run_until([&] { return is_ready("a"); }));
+  for (std::uint32_t i = 0; i < 5; ++i) {
+    const int before = state().pid;
+    // From another thread, as the API does it; the loop is woken.
+    std::thread caller([&] { EXPECT_TRUE(children_->restart("a")); });
+    caller.join();
+    EXPECT_EQ(state().phase, ProcessPhase::Stopping);
+    // The clock stands still: a pause would never end.
+    ASSERT_TRUE(run_until([&] { return state().pid != 0 && state().pid != before; }));
+    EXPECT_EQ(state().phase, ProcessPhase::Up);
+    EXPECT_EQ(state().restarts, i + 1);
+  }
+  EXPECT_EQ(state(1).restarts, 0U);
+  ::kill(state().pid, SIGKILL);
+  ASSERT_TRUE(run_until([&] { return state().phase == ProcessPhase::Waiting; }));
+  EXPECT_LE(children_->deadline_ns() - clock_.boottime_ns(), 125 * kMs) << "the pause of a first failure";
+}
+
+TEST_F(Supervisor, KillsWhatDoesNotStopForItsRestart) {
+  make().add(spec("a", "ignore", file("a")));
+  children_->do_work();
+  ASSERT_TRUE(run_until([&] { return is_ready("a"); }));
+  const int before = state().pid;
+  ASSERT_TRUE(children_->restart("a"));
+  EXPECT_EQ(children_->deadline_ns(), clock_.boottime_ns() + 10'000 * kMs);
+  clock_.now_ns += 5'000 * kMs;
+  ASSERT_TRUE(children_->restart("a")) << "said twice";
+  EXPECT_EQ(children_->deadline_ns(), clock_.boottime_ns() + 5'000 * kMs) << "is done once";
+  clock_.now_ns += 5'000 * kMs;
+  ASSERT_TRUE(run_until([&] { return state().pid != 0 && state().pid != before; }));
+  EXPECT_EQ(state().detail, "killed by signal 9 (Killed)");
+  EXPECT_EQ(state().restarts, 1U);
+}
+
+TEST_F(Supervisor, ARestartEndsThePauseOfAFailedChild) {
+  make().add(spec("a", "exit", "1"));
+  children_->do_work();
+  ASSERT_TRUE(run_until([&] { return state().phase == ProcessPhase::Waiting; }));
+  pollfd wait{children_->poll_fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&wait, 1, 0), 0);
+  ASSERT_TRUE(children_->restart("a"));
+  EXPECT_EQ(::poll(&wait, 1, 0), 1) << "the loop is woken";
+  children_->do_work();
+  EXPECT_EQ(state().restarts, 1U);
+}
+
+TEST_F(Supervisor, RefusesToRestartWhatItDoesNotKnowOrWhileItStops) {
+  make().add(spec("a", "ignore", file("a")));
+  children_->do_work();
+  ASSERT_TRUE(run_until([&] { return is_ready("a"); }));
+  EXPECT_EQ(children_->restart("ingestd@9").error(), "there is no process ingestd@9: see aranctl status");
+  children_->stop();
+  EXPECT_EQ(children_->restart("a").error(), "a is not restarted: everything is being stopped");
+}
+
 TEST_F(Supervisor, AdoptsAProcessAndStartsItAnewWhenItEnds) {
   // What a killed supervisor leaves behind: a process that is nobody's child (here: ours, but not this
   // manager's).

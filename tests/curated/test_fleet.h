@@ -90,9 +90,14 @@ class FakeManager final : public ProcessManager {
   [[nodiscard]] int poll_fd() const override { return -1; }
   [[nodiscard]] std::uint64_t deadline_ns() const override { return 0; }
   void do_work() override {}
+  Result<std::monostate, std::string> restart(const std::string& name) override {
+    restarted.push_back(name);
+    return std::monostate{};
+  }
   void stop() override { stopped_ = true; }
   [[nodiscard]] bool stopped() const override { return stopped_; }
   std::vector<ManagedProcess> all;
+  std::vector<std::string> restarted;
 
  private:
   bool stopped_ = false;
