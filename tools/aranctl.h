@@ -12,8 +12,8 @@ struct GlobalOptions {
 
 // Exit codes, a contract with scripts; --help prints them. Above 63 they are those of sysexits.h.
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitAuditFailed = 1;  // gap, duplicate or order violation
-inline constexpr int kExitNoCurated = 2;    // curated gave no answer
+inline constexpr int kExitFound = 1;      // audit: a gap, duplicate or order violation; doctor: a problem
+inline constexpr int kExitNoCurated = 2;  // curated gave no answer
 inline constexpr int kExitIncomplete =
     3;  // the stream's beginning is gone (retention, purge), or updates are missing; also kStreamIncomplete
 inline constexpr int kExitUsage = 64;

@@ -172,6 +172,7 @@ void add_decode_command(CLI::App& app, int& exit_code) {
       app.add_subcommand("decode", "published payloads or BMP bytes as JSON, one object per line");
   sub->add_option("FILE", options->file,
                   "payload of one or more messages, or BMP as from the wire; - is stdin")
+      ->type_name("FILE")
       ->required();
   sub->add_flag("--explain", options->explain,
                 "payloads: also where each message lies, and which attributes there were");

@@ -399,7 +399,7 @@ int audit(StreamOptions& options, bool json) {
   if (discarded) say("the beginning of " + options.source + " is gone: what was there cannot be checked");
   if (stream.unidentified() > 0)
     say(fmt::format("{} updates have no sequence: not checked", stream.unidentified()));
-  if (a.gaps(discarded) > 0 || a.duplicates() > 0 || a.order_violations() > 0) return kExitAuditFailed;
+  if (a.gaps(discarded) > 0 || a.duplicates() > 0 || a.order_violations() > 0) return kExitFound;
   if (stream.undecodable() > 0 || stream.header_mismatches() > 0 || stream.damaged() > 0) return kExitBadData;
   return discarded ? kExitIncomplete : kExitOk;
 }
@@ -490,6 +490,7 @@ void add_stream_commands(CLI::App& app, const GlobalOptions& globals, int& exit_
     sub->add_option("--journal", options->journal,
                     "directory of a journal, read instead of a stream, beside a publishd or without one "
                     "(default: where --config says sink.kind = \"journal\", its journal)")
+        ->type_name("DIR")
         ->excludes("--nats")
         ->excludes("--stream");
     sub->add_option("--prefix", options->prefix,

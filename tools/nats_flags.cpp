@@ -16,9 +16,10 @@ void NatsFlags::add_to(CLI::App& app) {
                  "URL of NATS, several servers with commas (default: ARANCINI_NATS in the environment, or "
                  "nats.url of --config)");
   app.add_option(
-      "--config", config,
-      "TOML file whose [nats] says URL, login, TLS and stream (default: that of the daemons, unless "
-      "--nats is given); ARANCINI_NATS_PASSWORD and ARANCINI_NATS_TOKEN go before it");
+         "--config", config,
+         "TOML file whose [nats] says URL, login, TLS and stream (default: that of the daemons, unless "
+         "--nats is given); ARANCINI_NATS_PASSWORD and ARANCINI_NATS_TOKEN go before it")
+      ->type_name("FILE");
   app.add_option("--stream", stream,
                  "name of the stream (default: that of the configuration, ARANCINI_UPDATES)");
 }
