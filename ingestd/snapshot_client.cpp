@@ -60,12 +60,15 @@ class Call {
   Calls& calls_;
 };
 
+using Stub = std::unique_ptr<log::Log::Stub>;
+
 class BlobSource final : public snapshot::ByteSource {
  public:
-  BlobSource(log::Log::Stub& stub, Calls& calls, std::string name) : call_(calls), name_(std::move(name)) {
+  BlobSource(Stub stub, Calls& calls, std::string name)
+      : stub_(std::move(stub)), call_(calls), name_(std::move(name)) {
     log::GetBlobRequest request;
     request.set_name(name_);
-    reader_ = stub.GetBlob(&call_.context, request);
+    reader_ = stub_->GetBlob(&call_.context, request);
   }
   ~BlobSource() override {
     if (ended_) return;
@@ -91,6 +94,7 @@ class BlobSource final : public snapshot::ByteSource {
   }
 
  private:
+  const Stub stub_;
   Call call_;
   std::string name_;
   std::unique_ptr<grpc::ClientReader<log::BlobChunk>> reader_;
@@ -102,8 +106,9 @@ class BlobSource final : public snapshot::ByteSource {
 
 class BlobSink final : public snapshot::SnapshotSink {
  public:
-  BlobSink(log::Log::Stub& stub, Calls& calls, std::string name) : call_(calls), name_(std::move(name)) {
-    writer_ = stub.PutBlob(&call_.context, &reply_);
+  BlobSink(Stub stub, Calls& calls, std::string name)
+      : stub_(std::move(stub)), call_(calls), name_(std::move(name)) {
+    writer_ = stub_->PutBlob(&call_.context, &reply_);
     chunk_.set_name(name_);
   }
   // What is not committed is no blob: the call ends without its end.
@@ -148,6 +153,7 @@ class BlobSink final : public snapshot::SnapshotSink {
     return status.ok() ? std::string{} : fmt::format("{}: {}", name_, status.error_message());
   }
 
+  const Stub stub_;
   Call call_;
   std::string name_;
   log::PutBlobReply reply_;
@@ -156,19 +162,10 @@ class BlobSink final : public snapshot::SnapshotSink {
   bool ended_ = false;
 };
 
-// A publishd that was away for long is found again within a second.
-std::shared_ptr<grpc::Channel> channel_to(const std::string& socket_path) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return grpc::CreateCustomChannel("unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
-}
-
 class KvStore final : public snapshot::SnapshotStore {
  public:
   explicit KvStore(const std::string& socket_path)
-      : where_("publishd at " + socket_path), stub_(log::Log::NewStub(channel_to(socket_path))) {}
+      : socket_path_(socket_path), where_("publishd at " + socket_path) {}
 
   Result<std::vector<SnapshotName>, std::string> list() override {
     Call call(calls_);
@@ -176,7 +173,7 @@ class KvStore final : public snapshot::SnapshotStore {
     log::ListBlobsRequest request;
     request.set_prefix(std::string(kPrefix));
     log::ListBlobsReply reply;
-    if (const grpc::Status status = stub_->ListBlobs(&call.context, request, &reply); !status.ok())
+    if (const grpc::Status status = stub()->ListBlobs(&call.context, request, &reply); !status.ok())
       return Err{failed("the snapshots cannot be listed", status)};
     std::vector<SnapshotName> names;
     for (const std::string& text : reply.names()) {
@@ -187,19 +184,19 @@ class KvStore final : public snapshot::SnapshotStore {
 
   Result<std::unique_ptr<snapshot::ByteSource>, std::string> open(const SnapshotName& name) override {
     return std::unique_ptr<snapshot::ByteSource>(
-        std::make_unique<BlobSource>(*stub_, calls_, name.to_string()));
+        std::make_unique<BlobSource>(stub(), calls_, name.to_string()));
   }
 
   Result<std::unique_ptr<snapshot::SnapshotSink>, std::string> create(const SnapshotName& name) override {
     return std::unique_ptr<snapshot::SnapshotSink>(
-        std::make_unique<BlobSink>(*stub_, calls_, name.to_string()));
+        std::make_unique<BlobSink>(stub(), calls_, name.to_string()));
   }
 
   // There is no rename: it is copied.
   std::string set_aside(const SnapshotName& name) override {
     {
-      BlobSource source(*stub_, calls_, name.to_string());
-      BlobSink sink(*stub_, calls_, name.to_string() + ".corrupt");
+      BlobSource source(stub(), calls_, name.to_string());
+      BlobSink sink(stub(), calls_, name.to_string() + ".corrupt");
       std::vector<std::byte> buffer(kChunkBytes);
       for (;;) {
         const auto n = source.read(buffer);
@@ -218,7 +215,7 @@ class KvStore final : public snapshot::SnapshotStore {
     log::DeleteBlobRequest request;
     request.set_name(name.to_string());
     log::DeleteBlobReply reply;
-    const grpc::Status status = stub_->DeleteBlob(&call.context, request, &reply);
+    const grpc::Status status = stub()->DeleteBlob(&call.context, request, &reply);
     if (status.ok() || status.error_code() == grpc::StatusCode::NOT_FOUND) return {};
     return failed(name.to_string() + " cannot be removed", status);
   }
@@ -230,13 +227,21 @@ class KvStore final : public snapshot::SnapshotStore {
   }
 
  private:
+  // A connection of its own for each call: one that has failed waits before it tries again, and calls with
+  // it.
+  [[nodiscard]] Stub stub() const {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return log::Log::NewStub(
+        grpc::CreateCustomChannel("unix:" + socket_path_, grpc::InsecureChannelCredentials(), arguments));
+  }
   [[nodiscard]] std::string failed(std::string_view what, const grpc::Status& status) const {
     return fmt::format("{}: {} ({})", what, status.error_message(), where_);
   }
 
-  std::string where_;
+  const std::string socket_path_;
+  const std::string where_;
   Calls calls_;
-  std::unique_ptr<log::Log::Stub> stub_;
 };
 
 }  // namespace
