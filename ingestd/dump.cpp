@@ -85,10 +85,16 @@ void Dump::owe_all() {
 void Dump::answer(std::uint64_t request) {
   request_all(nullptr);
   if (queue_.empty()) {
-    context_.ring.set_dump_answered(request);
+    answered(request);
   } else {
     queue_.back().answers = request;  // all that were asked for end before this one does
   }
+}
+
+void Dump::answered(std::uint64_t request) {
+  const bool more =
+      owed_check_ns_ != 0 || std::ranges::any_of(queue_, [](const Job& j) { return j.answers.has_value(); });
+  if (!more) context_.ring.set_dump_answered(request);
 }
 
 bool Dump::settled() {
@@ -181,7 +187,7 @@ void Dump::finished() {
   const Job job = std::move(queue_.front());
   queue_.pop_front();
   for (DumpWaiter* waiter : job.waiters) --waiter->left;
-  if (job.answers) context_.ring.set_dump_answered(*job.answers);
+  if (job.answers) answered(*job.answers);
   state_ = State::Start;
 }
 

@@ -72,6 +72,8 @@ class Dump {
   void ask_itself();
   // All that are known now; the end of the last one answers the request of the ring.
   void answer(std::uint64_t request);
+  // Unless there is more to be done that a successor knows of by nothing else.
+  void answered(std::uint64_t request);
   // No view waits for its router, or is being re-synced or swept.
   [[nodiscard]] bool settled();
   void add(const Router& router, DumpWaiter* waiter);

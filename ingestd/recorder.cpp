@@ -198,9 +198,10 @@ void Recorder::restore_batch(const RestoreBatch& batch) noexcept {
   put_restore_batch(batch, [this](std::span<const std::byte> part) { put_bytes(part); });
 }
 
-void Recorder::restore_end(std::span<const schema::EventFields> events) noexcept {
+void Recorder::restore_end(std::span<const schema::EventFields> events, bool complete) noexcept {
   if (!in_call_) return;
-  std::vector<std::byte> all;  // once, before the shard takes its first message
+  // Once, before the shard takes its first message.
+  std::vector<std::byte> all{complete ? std::byte{1} : std::byte{0}};
   for (const schema::EventFields& event : events) {
     const std::vector<std::byte> framed = schema::build_event(event);
     const auto size = static_cast<std::uint32_t>(framed.size());

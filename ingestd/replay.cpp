@@ -149,10 +149,11 @@ class RecordedTasks final : public HotTask {
         }
         restore_.give();
       } else if (const Call::Learnt* end = teacher_.take_if(Entry::RestoreEnd); end != nullptr) {
-        std::vector<schema::EventFields> told = events(end->bytes);
-        const bool complete = std::ranges::none_of(
-            told, [](const auto& event) { return event.kind == schema::EventKind::RetentionGap; });
-        restore_.end(std::move(told), complete);
+        if (end->bytes.empty()) {
+          teacher_.fail("the end of a restore that cannot be read");
+          return Progress::Wait;
+        }
+        restore_.end(events(std::span(end->bytes).subspan(1)), end->bytes.front() != std::byte{0});
       } else {
         return Progress::Wait;
       }

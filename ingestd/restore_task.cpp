@@ -63,7 +63,7 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
   if (!end_.load(std::memory_order_acquire)) return Progress::Wait;
   if (slot.filled.load(std::memory_order_acquire)) return Progress::More;
   if (!std::exchange(end_begun_, true) && shard.context.witness != nullptr) {
-    shard.context.witness->restore_end(events_);
+    shard.context.witness->restore_end(events_, complete_);
   }
   for (; next_event_ < events_.size(); ++next_event_) {
     if (!write_event(shard.context, shm::kAllRouters, events_[next_event_])) return Progress::Wait;

@@ -19,8 +19,9 @@ class ShardWitness {
   virtual void restoring(bool restoring) noexcept = 0;
   // A batch of a restore begins to be applied.
   virtual void restore_batch(const RestoreBatch& batch) noexcept = 0;
-  // All batches are applied; these are written before anything else is.
-  virtual void restore_end(std::span<const schema::EventFields> events) noexcept = 0;
+  // All batches are applied; these are written before anything else is. Not `complete`: a dump of all is
+  // owed.
+  virtual void restore_end(std::span<const schema::EventFields> events, bool complete) noexcept = 0;
 };
 
 }  // namespace arancini::ingestd

@@ -17,7 +17,7 @@
 namespace arancini::recording {
 
 inline constexpr std::uint64_t kFileMagic = 0x434552494e415241ULL;  // "ARANIREC" in memory order
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint32_t kBlockMagic = 0x4b4c4252U;  // "RBLK"
 inline constexpr std::uint32_t kBlockMaxBytes = 1U << 20;
 
@@ -51,7 +51,9 @@ enum class Entry : std::uint8_t {
   Seen = 35,          // [field 8, value 64] what else the ring's reader says (RingWriter::Witness)
   DumpAsked = 36,     // [1: of all routers, else 0, address 16] somebody asked for a dump
   RestoreBatch = 37,  // [size 32, bytes] what is restored, the next part (ingestd/restore_bytes.h)
-  RestoreEnd = 38,    // [size 32, framed events, each with its size in 32 bits before it]
+  // [size 32, then so many bytes: 1: complete, else 0 and a dump is owed, in a byte; framed events, each with
+  // its size in 32 bits before it]
+  RestoreEnd = 38,
   // Ends of calls.
   Done = 64,  // [result 32]
   // [tail 64, next update 64, bytes 32, CRC32C 32]: headers and payloads since the last one

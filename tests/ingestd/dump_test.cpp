@@ -266,6 +266,47 @@ TEST(Dump, ThatIsOwedComesInTheEndAndIsLeftToASuccessor) {
   EXPECT_EQ(h.writer().dump_answered(), h.writer().dump_request());
 }
 
+TEST(Dump, ThatIsOwedIsNotForgottenWithAnOlderOne) {
+  ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
+  const SessionId s = h.open();
+  h.send(s, peer_up(peer()));
+  h.send(s, announce(peer(), 0, 10));
+  h.request_dump();  // before the process knew of a debt
+  h.shard().impl().dump.owe_all();
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 1U);
+  EXPECT_NE(h.writer().dump_answered(), h.writer().dump_request()) << "a successor still has to";
+  h.pass_time(200);
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 2U);
+  EXPECT_EQ(h.writer().dump_answered(), h.writer().dump_request());
+}
+
+// The end of the older one is no answer while what is owed waits behind it.
+TEST(Dump, ThatIsOwedIsNotAnsweredByOneThatIsUnderWay) {
+  ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
+  const SessionId s = h.open();
+  h.send(s, peer_up(peer()));
+  h.send(s, announce(peer(), 0, 10));
+  h.settle();
+  h.shard().impl().dump.owe_all();
+  h.pass_time(99);
+  h.request_dump();
+  h.shard().do_work();  // writes dump_start, which is not in the log yet
+  h.clock().now_ns += 100'000'000'000;
+  for (int i = 0; i < 10'000 && h.dumps() == 0; ++i) {
+    h.shard().do_work();
+    h.sink().publish();
+    h.drain();
+    h.clock().now_ns += 1'000'000;
+  }
+  EXPECT_EQ(h.dumps(), 1U);
+  EXPECT_NE(h.writer().dump_answered(), h.writer().dump_request()) << "a successor still has to";
+  finish_dumps(h);
+  EXPECT_EQ(h.dumps(), 2U);
+  EXPECT_EQ(h.writer().dump_answered(), h.writer().dump_request());
+}
+
 TEST(Dump, ComesPeriodically) {
   ShardHarness h({.dump_interval_s = 3600});
   const SessionId s = h.open();

@@ -7,6 +7,7 @@
 #include "common/journal/crc32c.h"
 #include "common/recording/recording_reader.h"
 #include "ingestd/replay.h"
+#include "ingestd/restore_task.h"
 #include "tests/ingestd/bmp_builder.h"
 #include "tests/ingestd/shard_harness.h"
 
@@ -149,6 +150,23 @@ TEST(Recording, AFlippedBitIsFound) {
       EXPECT_TRUE(std::equal(again.records.begin(), again.records.end(), h.records().begin())) << at;
     }
   }
+}
+
+// Whether the restore was complete, and a dump is owed, is what the recording says.
+TEST(Recording, OfARestoreThatOwesADump) {
+  ingestd::RestoreTask restore;
+  ShardHarness h({.grace_s = 100, .record = true});
+  h.shard().set_restoring(true);
+  ASSERT_TRUE(h.shard().tasks().post(restore));
+  restore.end({}, false);
+  h.settle();
+  ASSERT_TRUE(restore.finished());
+  const std::string path = record_something(h);
+  EXPECT_EQ(h.events({schema::EventKind::DumpStart}).size(), 1U);
+  const Replayed again = replay(path);
+  ASSERT_TRUE(again.result.ok()) << again.result.error();
+  EXPECT_TRUE(again.result->complete);
+  EXPECT_TRUE(again.records == h.records());
 }
 
 // A shard that does something else than the recorded one is named with the call.
