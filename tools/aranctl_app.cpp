@@ -9,6 +9,7 @@
 #include "tools/aranctl_decode.h"
 #include "tools/aranctl_dump.h"
 #include "tools/aranctl_stream.h"
+#include "tools/aranctl_top.h"
 #include "tools/cli_tree.h"
 #include "tools/completion.h"
 #include "tools/text_table.h"
@@ -50,6 +51,8 @@ constexpr Example kExamples[] = {
     {"peers", "aranctl peers --router 192.0.2.1", "what one router reports"},
     {"lookup", "aranctl lookup 192.0.2.0/24 --longer", "the prefix and all that lie in it, of all routers"},
     {"snapshot", "aranctl snapshot", "before a planned restart of the machine"},
+    {"top", "aranctl top --sort bytes -n 10", "the ten routers that send most"},
+    {"version", "aranctl version", "after an upgrade: what still runs the former version"},
     {"tail", "aranctl tail --nats nats://127.0.0.1:4222 --count 10 --json", "the ten oldest updates"},
     {"fold", "aranctl fold --json > table.jsonl", "the routers' tables, as the stream tells them"},
     {"events", "aranctl events --follow", "sessions and peers as they come and go"},
@@ -120,6 +123,7 @@ void build_app(CLI::App& app, GlobalOptions& globals, int& exit_code) {
       ->type_name("DIR");
   app.add_flag("--json", globals.json, "JSON, one object per line");
   add_control_commands(app, globals, exit_code);
+  add_top_commands(app, globals, exit_code);
   add_stream_commands(app, globals, exit_code);
   add_dump_command(app, globals, exit_code);
   add_decode_command(app, exit_code);
