@@ -355,6 +355,20 @@ void Instance::feed_watchdog() {
   ::sd_notify(0, "WATCHDOG=1");
 }
 
+// One line for `systemctl status`.
+void Instance::tell_status() {
+  const std::uint64_t now = clock_.boottime_ns();
+  if (!ready_ || stopping_ || now < status_due_ns_) return;
+  status_due_ns_ = now + 1000 * kMs;
+  const FleetView view = fleet_->view();
+  const std::string missing = not_running(view);
+  std::string status =
+      missing.empty() ? fmt::format("{} shards and publishd run", view.shards.size()) : missing;
+  status += fmt::format(", NATS {}", view.nats_state);
+  if (status != status_) ::sd_notifyf(0, "STATUS=%s", status.c_str());
+  status_ = std::move(status);
+}
+
 int Instance::wait_ms() const {
   const std::uint64_t now = clock_.boottime_ns();
   std::uint64_t until = now + (ready_ ? 1000 : 20) * kMs;
@@ -371,6 +385,7 @@ int Instance::run() {
     start_publishd_when_nats_answers();
     announce_when_ready();
     feed_watchdog();
+    tell_status();
     pollfd wait[] = {{signals_.get(), POLLIN, 0},
                      {control_->poll_fd(), POLLIN, 0},
                      {children_ ? children_->poll_fd() : -1, POLLIN, 0}};

@@ -59,6 +59,7 @@ class Instance {
   void check_configuration_again();
   void announce_when_ready();
   void feed_watchdog();
+  void tell_status();
   [[nodiscard]] int wait_ms() const;
 
   const ConfigFlags flags_;
@@ -83,6 +84,8 @@ class Instance {
   std::uint64_t waiting_since_ns_ = 0;
   std::uint64_t watchdog_every_ns_ = 0;
   std::uint64_t watchdog_due_ns_ = 0;
+  std::string status_;  // as systemd knows it
+  std::uint64_t status_due_ns_ = 0;
 };
 
 }  // namespace arancini::curated

@@ -7,7 +7,7 @@ PACKAGES_BUILD="g++ meson ninja-build pkg-config liburing-dev libboost-dev capnp
   libfmt-dev prometheus-cpp-dev nlohmann-json3-dev"
 PACKAGES_RUN="nats-server"
 PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 xz-utils iproute2 procps gobgpd frr bc openssl clang-format-14 clang-tidy-14
-  systemd zsh fish"
+  systemd systemd-container polkitd dpkg-dev zsh fish"
 # A NATS client that is not ours reads the stream in a test; whoever has node and npm from elsewhere keeps them.
 command -v npm >/dev/null || PACKAGES_TEST="$PACKAGES_TEST nodejs npm"
 
@@ -35,9 +35,10 @@ install_missing() {
   rm -f "$log"
 }
 
-# build_tree DIR [MESON ARGS...]: configures once, builds always. Quiet unless it fails.
+# build_tree DIR [MESON ARGS...]: configures once, builds always, for an installation in /usr as in the package. Quiet unless it fails.
 build_tree() {
   local dir=$1; shift
+  set -- --prefix=/usr "$@"
   local log; log=$(mktemp)
   export CC=${CC:-gcc} CXX=${CXX:-g++}
   if [ ! -f "$dir/build.ninja" ]; then
