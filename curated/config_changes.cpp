@@ -66,6 +66,15 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("snapshot.kv_bucket", a.snapshot.kv_bucket, b.snapshot.kv_bucket);
   look("metrics.listen", a.metrics.listen.to_string(), b.metrics.listen.to_string());
   look("metrics.max_routers", a.metrics.max_routers, b.metrics.max_routers);
+  const auto address_text = [](const std::optional<SocketAddress>& x) {
+    return x ? x->to_string() : std::string();
+  };
+  look("control.listen", address_text(a.control.listen), address_text(b.control.listen));
+  look("control.tls_cert", a.control.tls_cert, b.control.tls_cert);
+  look("control.tls_key", a.control.tls_key, b.control.tls_key);
+  look("control.tls_ca", a.control.tls_ca, b.control.tls_ca);
+  look("control.allow_names", a.control.allow_names, b.control.allow_names);
+  look("control.read_only_names", a.control.read_only_names, b.control.read_only_names);
   look("supervise.backoff_max_s", a.supervise.backoff_max_s, b.supervise.backoff_max_s);
   look("log.level", a.log.level, b.log.level);
   const auto each = [&](const char* key, auto member) {

@@ -28,6 +28,8 @@ constexpr double kPerNs = 1e-9;
 // What curated adds to the daemons' own metrics.
 enum class Own : std::size_t {
   BuildInfo,
+  ControlRefused,
+  AuditErrors,
   ProcessUp,
   ProcessState,
   ProcessUptime,
@@ -52,6 +54,10 @@ enum class Own : std::size_t {
 
 constexpr std::array<ExportedMetric, static_cast<std::size_t>(Own::Count)> kOwn{{
     {"arancini_build_info", MetricType::Gauge, "version", "Always 1; the label is the version of curated."},
+    {"arancini_control_calls_refused_total", MetricType::Counter, "",
+     "Calls on control.listen with a certificate that may not make them (error 901)."},
+    {"arancini_audit_errors_total", MetricType::Counter, "",
+     "Changing calls that are not in the audit file (error 902)."},
     {"arancini_process_up", MetricType::Gauge, "process", "1 if the process runs and shows signs of life."},
     {"arancini_process_state", MetricType::Gauge, "process, state",
      "1 for the state that the process is in, else 0."},
@@ -250,6 +256,13 @@ std::string metrics_page(const Config& config, Fleet& fleet) {
   Family build(Own::BuildInfo);
   build.add({{"version", ARANCINI_VERSION}}, 1);
   build.move_to(families);
+  const ControlCounters& control = fleet.control();
+  for (const auto& [metric, count] : {std::pair(Own::ControlRefused, &control.refused),
+                                      std::pair(Own::AuditErrors, &control.audit_errors)}) {
+    Family family(metric);
+    family.add({}, static_cast<double>(count->load(std::memory_order_relaxed)));
+    family.move_to(families);
+  }
   add_processes(view, families);
   add_shards(view, families);
   add_routers(fleet.routers(), config.metrics.max_routers, families);

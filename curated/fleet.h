@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/metrics/stats_file.h"
+#include "curated/control_counters.h"
 #include "curated/process_manager.h"
 
 namespace arancini::curated {
@@ -85,6 +86,7 @@ class Fleet {
   [[nodiscard]] FleetView view();
   [[nodiscard]] std::vector<RouterView> routers();
   [[nodiscard]] std::vector<PeerView> peers();
+  [[nodiscard]] ControlCounters& control() { return control_; }
 
  private:
   struct Page {
@@ -102,6 +104,7 @@ class Fleet {
   const Clock& clock_;
   const ProcessManager* manager_;
   const std::uint64_t started_realtime_ns_;
+  ControlCounters control_;
   std::mutex mutex_;
   std::map<std::uint32_t, Page> ingestd_;  // by shard
   Page publishd_;

@@ -1,20 +1,32 @@
 #include "curated/service.h"
 
-// The only file of the daemon that sees gRPC and the generated code.
 #include <control.grpc.pb.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server_posix.h>
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
-#include "common/base/error.h"
 #include "common/base/local_listener.h"
+#include "common/base/reuseport.h"
 #include "common/base/types.h"
+#include "curated/audit_log.h"
+#include "curated/callers.h"
 #include "curated/shards_client.h"
+#include "curated/status_message.h"
 
 namespace arancini::curated {
 
@@ -51,72 +63,80 @@ std::optional<unsigned> number(const std::string& text) {
   return static_cast<unsigned>(std::stoul(text));
 }
 
-std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
-  return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
-}
-
 grpc::Status no_tables() {
   return {grpc::StatusCode::FAILED_PRECONDITION, "curation.enabled = false: there are no tables"};
 }
 
+constexpr auto kLookAgain = std::chrono::milliseconds(100);
+constexpr int kMostWatchers = 16;  // each takes a thread
+constexpr int kMostThreads = 64;
+constexpr int kMostStreams = 32;  // calls of one connection at a time
+
+// One that watches, while there is room for it.
+class Watcher {
+ public:
+  explicit Watcher(std::atomic<int>& all) : all_(all), admitted_(all.fetch_add(1) < kMostWatchers) {}
+  ~Watcher() { all_.fetch_sub(1); }
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+  [[nodiscard]] bool admitted() const { return admitted_; }
+
+ private:
+  std::atomic<int>& all_;
+  const bool admitted_;
+};
+
 class ControlImpl final : public pb::Control::Service {
  public:
-  ControlImpl(const Config& config, Fleet& fleet) : config_(config), fleet_(fleet), shards_(config) {}
+  ControlImpl(const Config& config, Fleet& fleet)
+      : config_(config),
+        fleet_(fleet),
+        shards_(config),
+        audit_(config.paths.state_dir + "/audit.log", parse_log_level(config.log.level), fleet.control()),
+        callers_(config.control, audit_) {}
+
+  [[nodiscard]] Callers& callers() { return callers_; }
+  // On TCP; before the first call.
+  void listens_on(std::string address) { tcp_address_ = std::move(address); }
+  // Calls that would last end soon.
+  void end() {
+    const std::lock_guard lock(ending_mutex_);
+    ends_ = true;
+    ending_.notify_all();
+  }
 
   grpc::Status GetStatus(grpc::ServerContext*, const pb::GetStatusRequest*, pb::Status* out) override {
-    const FleetView view = fleet_.view();
-    out->set_instance(config_.instance.name);
-    out->set_version(ARANCINI_VERSION);
-    out->set_bmp_listen(config_.bmp.listen.to_string());
-    out->set_metrics_listen(config_.metrics.listen.to_string());
-    out->set_runtime_dir(config_.paths.runtime_dir);
-    out->set_state_dir(config_.paths.state_dir);
-    if (!config_.curation.enabled)
-      out->set_notice("curation.enabled = false: the stream does not fold to the routers' tables");
-    auto* nats = out->mutable_nats();
-    nats->set_state(view.nats_state);
-    if (config_.sink.kind == SinkKind::Nats) {
-      nats->set_url(config_.nats.url);
-      nats->set_stream(config_.nats.updates_stream);
-    }
-    nats->set_last_sequence(metric(view.publish, PublishMetric::StreamLastSequence));
-    nats->set_in_flight(metric(view.publish, PublishMetric::MessagesInFlight));
-    const auto trouble = metric(view.publish, PublishMetric::JournalTrouble);
-    auto* sink = out->mutable_sink();
-    sink->set_kind(config_.sink.kind == SinkKind::Journal ? "journal" : "nats");
-    sink->set_journal(config_.journal_dir());
-    sink->set_journal_bytes(metric(view.publish, PublishMetric::JournalBytes));
-    sink->set_journal_segments(metric(view.publish, PublishMetric::JournalSegments));
-    sink->set_journal_trouble(static_cast<std::uint32_t>(trouble));
-    if (trouble != 0)
-      sink->set_journal_trouble_text(std::string(arancini::to_string(static_cast<ErrorCode>(trouble))));
-    for (const ProcessView& p : view.processes) {
-      auto* to = out->add_processes();
-      to->set_name(p.name);
-      to->set_pid(p.pid);
-      to->set_state(std::string(to_string(p.verdict)));
-      to->set_uptime_s(p.uptime_s);
-      to->set_version(p.version);
-      to->set_restarts(p.restarts);
-      to->set_detail(p.detail);
-      if (p.name == "curated") out->set_uptime_s(p.uptime_s);
-    }
-    const std::vector<ShardAnswer> answers = shards_.states();
-    for (const ShardView& s : view.shards) {
-      auto* to = out->add_shards();
-      if (s.shard < answers.size()) set_answer(answers[s.shard], *to);
-      to->set_shard(s.shard);
-      to->set_sessions(s.value(IngestMetric::SessionsOpen));
-      to->set_routes(s.value(IngestMetric::Routes));
-      to->set_updates(s.value(IngestMetric::UpdatesAnnounced) + s.value(IngestMetric::UpdatesWithdrawn));
-      to->set_suppressed(s.value(IngestMetric::UpdatesSuppressedDuplicate) +
-                         s.value(IngestMetric::UpdatesSuppressedUnknown));
-      to->set_malformed(s.value(IngestMetric::MessagesMalformed));
-      to->set_ring_used_bytes(s.value(IngestMetric::RingUsedBytes));
-      to->set_ring_capacity_bytes(s.value(IngestMetric::RingCapacityBytes));
-      to->set_ring_state(s.ring_state);
-    }
+    *out = status();
     return grpc::Status::OK;
+  }
+
+  grpc::Status WatchStatus(grpc::ServerContext* context, const pb::WatchStatusRequest* request,
+                           grpc::ServerWriter<pb::Status>* writer) override {
+    const std::uint32_t wanted = request->interval_ms() == 0 ? 1000 : request->interval_ms();
+    if (wanted < 100 || wanted > 60'000)
+      return {grpc::StatusCode::INVALID_ARGUMENT, "interval_ms must be from 100 to 60000"};
+    const Watcher watcher(watchers_);
+    if (!watcher.admitted()) {
+      return {grpc::StatusCode::RESOURCE_EXHAUSTED,
+              fmt::format("{} watch already: end one, or ask now and then", kMostWatchers)};
+    }
+    const auto interval = std::chrono::milliseconds(wanted);
+    std::string told;
+    auto told_at = std::chrono::steady_clock::time_point();
+    while (!context->IsCancelled()) {
+      const auto now = std::chrono::steady_clock::now();
+      const std::shared_ptr<const pb::Status> status = latest_status(now);
+      std::string signature = status_signature(*status);
+      if (signature != told || now - told_at >= interval) {
+        if (!writer->Write(*status)) break;
+        told = std::move(signature);
+        told_at = now;
+      }
+      std::unique_lock lock(ending_mutex_);
+      if (ending_.wait_for(lock, std::min(interval, kLookAgain), [this] { return ends_; }))
+        return {grpc::StatusCode::UNAVAILABLE, "curated is stopping"};
+    }
+    return grpc::Status::CANCELLED;
   }
 
   grpc::Status Lookup(grpc::ServerContext* context, const pb::LookupRequest* request,
@@ -163,47 +183,12 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status Dump(grpc::ServerContext* context, const pb::DumpRequest* request,
                     pb::DumpReply* out) override {
-    if (!config_.curation.enabled) return no_tables();
-    std::optional<IpAddress> router;
-    if (!request->router().empty()) {
-      router = IpAddress::parse(request->router());
-      if (!router) return not_an_address(request->router());
-    }
-    std::vector<ShardProblem> problems;
-    const auto done = shards_.dump(
-        router ? &*router : nullptr, [context] { return context->IsCancelled(); }, problems);
-    for (const DumpDone& d : done) {
-      auto* to = out->add_shards();
-      to->set_shard(d.shard);
-      to->set_routers(d.routers);
-      to->set_routes(d.routes);
-      to->set_writer(d.writer);
-      to->set_start_event(d.start_event);
-      to->set_end_event(d.end_event);
-    }
-    add_problems(problems, *out);
-    if (router && done.empty() && problems.empty()) {
-      return {grpc::StatusCode::NOT_FOUND,
-              "no shard knows the router " + request->router() + "; see: aranctl routers"};
-    }
-    return grpc::Status::OK;
+    return changing(*context, "Dump", *request, *out, [&] { return dump(*context, *request, *out); });
   }
 
-  grpc::Status TakeSnapshot(grpc::ServerContext* context, const pb::TakeSnapshotRequest*,
+  grpc::Status TakeSnapshot(grpc::ServerContext* context, const pb::TakeSnapshotRequest* request,
                             pb::TakeSnapshotReply* out) override {
-    std::vector<ShardProblem> problems;
-    const auto done = shards_.snapshot([context] { return context->IsCancelled(); }, problems);
-    for (const SnapshotDone& d : done) {
-      auto* to = out->add_shards();
-      to->set_shard(d.shard);
-      to->set_name(d.name);
-      to->set_routes(d.routes);
-      to->set_bytes(d.bytes);
-      to->set_duration_ms(d.duration_ms);
-      to->set_longest_pause_us(d.longest_pause_us);
-    }
-    add_problems(problems, *out);
-    return grpc::Status::OK;
+    return changing(*context, "TakeSnapshot", *request, *out, [&] { return take_snapshot(*context, *out); });
   }
 
   grpc::Status ListRouters(grpc::ServerContext*, const pb::ListRoutersRequest*,
@@ -275,14 +260,81 @@ class ControlImpl final : public pb::Control::Service {
             "'" + text + "' is not an IPv4 or IPv6 address; see: aranctl routers"};
   }
 
-  static void set_answer(const ShardAnswer& answer, pb::ShardStatus& to) {
-    to.set_restoring(answer.restoring);
-    to.set_restore_text(answer.restore_text);
-    to.set_snapshot_ns(answer.snapshot_realtime_ns);
-    to.set_snapshot_routes(answer.snapshot_routes);
-    to.set_snapshot_bytes(answer.snapshot_bytes);
-    to.set_snapshot_error(answer.snapshot_error);
-    to.set_control_error(answer.problem);
+  [[nodiscard]] pb::Status status() {
+    pb::Status out = status_message(config_, fleet_, shards_);
+    out.set_control_listen(tcp_address_);
+    return out;
+  }
+
+  // One for all watchers.
+  std::shared_ptr<const pb::Status> latest_status(std::chrono::steady_clock::time_point now) {
+    const std::lock_guard lock(latest_mutex_);
+    if (latest_ == nullptr || now - latest_at_ >= kLookAgain) {
+      latest_ = std::make_shared<const pb::Status>(status());
+      latest_at_ = now;
+    }
+    return latest_;
+  }
+
+  // A call that changes something: refused to those who may only look, and always in the audit log.
+  template <class Reply, class F>
+  grpc::Status changing(const grpc::ServerContext& context, const char* command,
+                        const google::protobuf::Message& request, const Reply& reply, F&& f) {
+    const Caller caller = callers_.of(context);
+    const grpc::Status status = caller.may_change.empty()
+                                    ? f()
+                                    : grpc::Status(grpc::StatusCode::PERMISSION_DENIED, caller.may_change);
+    std::string result = status.ok() ? "ok" : status.error_message();
+    if (status.ok() && reply.problems_size() > 0) result = problem_text(reply.problems(0));
+    audit_.add({caller.who, command, request.ShortDebugString(), result, result == "ok"},
+               clock_ns(CLOCK_REALTIME));
+    return status;
+  }
+  static std::string problem_text(const pb::ShardProblem& p) {
+    return fmt::format("shard {} is missing: {}", p.shard(), p.text());
+  }
+
+  grpc::Status dump(grpc::ServerContext& context, const pb::DumpRequest& request, pb::DumpReply& out) {
+    if (!config_.curation.enabled) return no_tables();
+    std::optional<IpAddress> router;
+    if (!request.router().empty()) {
+      router = IpAddress::parse(request.router());
+      if (!router) return not_an_address(request.router());
+    }
+    std::vector<ShardProblem> problems;
+    const auto done = shards_.dump(
+        router ? &*router : nullptr, [&context] { return context.IsCancelled(); }, problems);
+    for (const DumpDone& d : done) {
+      auto* to = out.add_shards();
+      to->set_shard(d.shard);
+      to->set_routers(d.routers);
+      to->set_routes(d.routes);
+      to->set_writer(d.writer);
+      to->set_start_event(d.start_event);
+      to->set_end_event(d.end_event);
+    }
+    add_problems(problems, out);
+    if (router && done.empty() && problems.empty()) {
+      return {grpc::StatusCode::NOT_FOUND,
+              "no shard knows the router " + request.router() + "; see: aranctl routers"};
+    }
+    return grpc::Status::OK;
+  }
+
+  grpc::Status take_snapshot(grpc::ServerContext& context, pb::TakeSnapshotReply& out) {
+    std::vector<ShardProblem> problems;
+    const auto done = shards_.snapshot([&context] { return context.IsCancelled(); }, problems);
+    for (const SnapshotDone& d : done) {
+      auto* to = out.add_shards();
+      to->set_shard(d.shard);
+      to->set_name(d.name);
+      to->set_routes(d.routes);
+      to->set_bytes(d.bytes);
+      to->set_duration_ms(d.duration_ms);
+      to->set_longest_pause_us(d.longest_pause_us);
+    }
+    add_problems(problems, out);
+    return grpc::Status::OK;
   }
 
   template <class Reply>
@@ -297,6 +349,16 @@ class ControlImpl final : public pb::Control::Service {
   const Config& config_;
   Fleet& fleet_;
   const ShardsClient shards_;
+  AuditLog audit_;
+  Callers callers_;
+  std::string tcp_address_;
+  std::atomic<int> watchers_{0};
+  std::mutex latest_mutex_;  // of the next two
+  std::shared_ptr<const pb::Status> latest_;
+  std::chrono::steady_clock::time_point latest_at_;
+  std::mutex ending_mutex_;
+  std::condition_variable ending_;
+  bool ends_ = false;
 };
 
 }  // namespace
@@ -308,10 +370,31 @@ struct ControlServer::State {
   std::unique_ptr<grpc::Server> server;
 };
 
+namespace {
+
+Result<std::string, std::string> content_of(const char* key, const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string text(std::istreambuf_iterator<char>(in), {});
+  if (!in || text.empty()) return Err{fmt::format("control.{}: {} cannot be read", key, path)};
+  return text;
+}
+
+// Why a TCP port does not open, for the operator.
+std::string why_not(const SocketAddress& address) {
+  auto probe = make_bmp_listener(address, 1, 0);
+  return probe
+             ? "control.tls_cert, control.tls_key and control.tls_ca must be a certificate, its key, and the "
+               "certificate of a CA, all PEM"
+             : probe.error();
+}
+
+}  // namespace
+
 ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 ControlServer::~ControlServer() {
   state_->listener.reset();
+  state_->service.end();
   state_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
 }
 
@@ -328,8 +411,35 @@ Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const C
   builder.RegisterService(&state->service);
   builder.SetMaxReceiveMessageSize(1 << 20);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
+  builder.SetResourceQuota(grpc::ResourceQuota("control").SetMaxThreads(kMostThreads));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostStreams);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  int port = 0;
+  if (config.control.listen) {
+    grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    auto certificate = content_of("tls_cert", config.control.tls_cert);
+    auto key = content_of("tls_key", config.control.tls_key);
+    auto ca = content_of("tls_ca", config.control.tls_ca);
+    for (const auto* file : {&certificate, &key, &ca})
+      if (!*file) return Err{file->error()};
+    tls.pem_key_cert_pairs.push_back({std::move(key).value(), std::move(certificate).value()});
+    tls.pem_root_certs = std::move(ca).value();
+    const auto credentials = grpc::SslServerCredentials(tls);
+    credentials->SetAuthMetadataProcessor(state->service.callers().name_check());
+    builder.AddListeningPort(config.control.listen->to_string(), credentials, &port);
+  }
   state->server = builder.BuildAndStart();
-  if (!state->server) return Err{std::string("gRPC server did not start")};
+  if (!state->server) {
+    return Err{config.control.listen
+                   ? fmt::format("control listener {}: {}", config.control.listen->to_string(),
+                                 why_not(*config.control.listen))
+                   : std::string("gRPC server did not start")};
+  }
+  if (config.control.listen) {
+    const SocketAddress address{config.control.listen->host, static_cast<std::uint16_t>(port)};
+    state->service.listens_on(address.to_string());
+    log.info("control: serving {} with mTLS", address.to_string());
+  }
   state->server->GetHealthCheckService()->SetServingStatus(pb::Control::service_full_name(), true);
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(state)));
 }
@@ -339,8 +449,11 @@ int ControlServer::poll_fd() const {
 }
 
 void ControlServer::accept_callers() {
-  while (Fd fd = state_->listener->accept(clock_ns(CLOCK_BOOTTIME)))
-    grpc::AddInsecureChannelFromFd(state_->server.get(), fd.release());
+  ucred who{};
+  while (Fd fd = state_->listener->accept(clock_ns(CLOCK_BOOTTIME), &who)) {
+    if (Fd known = state_->service.callers().connected(std::move(fd), who))
+      grpc::AddInsecureChannelFromFd(state_->server.get(), known.release());
+  }
 }
 
 }  // namespace arancini::curated

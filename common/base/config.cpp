@@ -6,6 +6,7 @@
 
 #include <toml++/toml.h>
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdlib>
@@ -246,6 +247,13 @@ bool good_subject_prefix(std::string_view prefix) {
                       [](char ch) { return ch <= ' ' || ch == '*' || ch == '>' || ch == 0x7f; });
 }
 
+constexpr std::size_t kMostControlNames = 256;
+
+bool good_cert_name(std::string_view name) {
+  return !name.empty() && name.size() <= 253 &&
+         std::ranges::all_of(name, [](char c) { return c >= 0x20 && c < 0x7f; });
+}
+
 bool good_log_level(std::string_view level) {
   return level == "debug" || level == "info" || level == "warn" || level == "error";
 }
@@ -474,6 +482,28 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.finish();
   }
   {
+    Section s(root, "control", name);
+    std::string listen;
+    s.text("listen", listen);
+    if (!listen.empty()) s.address("listen", c.control.listen.emplace());
+    s.text("tls_cert", c.control.tls_cert);
+    s.text("tls_key", c.control.tls_key);
+    s.text("tls_ca", c.control.tls_ca);
+    const bool tls = !c.control.tls_cert.empty() && !c.control.tls_key.empty() && !c.control.tls_ca.empty();
+    s.require(listen.empty() || tls, "listen",
+              "needs control.tls_cert, control.tls_key and control.tls_ca: there is no TCP without mTLS");
+    s.texts("allow_names", c.control.allow_names);
+    s.texts("read_only_names", c.control.read_only_names);
+    for (const auto* names : {&c.control.allow_names, &c.control.read_only_names}) {
+      const bool good = names->size() <= kMostControlNames &&
+                        std::ranges::all_of(*names, [](const std::string& n) { return good_cert_name(n); });
+      s.require(good, names == &c.control.allow_names ? "allow_names" : "read_only_names",
+                fmt::format("must be at most {} names of certificates, of 1 to 253 printable characters",
+                            kMostControlNames));
+    }
+    s.finish();
+  }
+  {
     Section s(root, "supervise", name);
     s.seconds("backoff_max_s", c.supervise.backoff_max_s, 0.1, 3600);
     s.finish();
@@ -488,8 +518,8 @@ Config parse_config(std::string_view text, const std::string& name) {
   if (!c.curation.enabled) c.snapshot.store = SnapshotStoreKind::None;
   for (const auto& [key, node] : root) {
     static constexpr std::string_view kKnown[] = {
-        "instance", "paths", "bmp",     "shards",   "ring",    "curation",  "dump", "nats",
-        "publish",  "sink",  "journal", "snapshot", "metrics", "supervise", "log",  "router"};
+        "instance", "paths",   "bmp",      "shards",  "ring",    "curation",  "dump", "nats",  "publish",
+        "sink",     "journal", "snapshot", "metrics", "control", "supervise", "log",  "router"};
     if (std::find(std::begin(kKnown), std::end(kKnown), key.str()) == std::end(kKnown)) {
       throw ConfigError(
           fmt::format("{}:{}: unknown table [{}]", name, node.source().begin.line, std::string(key.str())));
@@ -519,6 +549,7 @@ std::string recordable_config(const Config& config) {
   toml::table root = toml::parse(config.text);
   root.erase("nats");
   root.erase("paths");
+  root.erase("control");
   if (auto* shards = root["shards"].as_table(); shards != nullptr) {
     shards->insert_or_assign("count", config.shards.count);
   } else if (config.shards.count != 0) {
@@ -530,15 +561,14 @@ std::string recordable_config(const Config& config) {
 }
 
 Config load_config(const ConfigFlags& flags) {
-  Config c;
   std::string file = flags.config.value_or("");
   const int mode = flags.default_file == ConfigFlags::DefaultFile::IfReadable ? R_OK : F_OK;
   const bool use_default = flags.default_file != ConfigFlags::DefaultFile::Never;
   if (file.empty() && use_default && ::access(kDefaultFile, mode) == 0) file = kDefaultFile;
+  std::string text;
   if (!file.empty()) {
     std::FILE* f = std::fopen(file.c_str(), "re");
     if (f == nullptr) throw ConfigError(fmt::format("{}: cannot be opened: {}", file, std::strerror(errno)));
-    std::string text;
     char buffer[4096];
     std::size_t n = 0;
     while ((n = std::fread(buffer, 1, sizeof buffer, f)) > 0 && text.size() < (1U << 20))
@@ -546,6 +576,13 @@ Config load_config(const ConfigFlags& flags) {
     const int error = std::ferror(f) != 0 ? errno : 0;
     std::fclose(f);
     if (error != 0) throw ConfigError(fmt::format("{}: cannot be read: {}", file, std::strerror(error)));
+  }
+  return load_config(flags, file, std::move(text));
+}
+
+Config load_config(const ConfigFlags& flags, const std::string& file, std::string text) {
+  Config c;
+  if (!file.empty()) {
     c = parse_config(text, file);
     c.text = std::move(text);
   }

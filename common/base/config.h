@@ -120,6 +120,13 @@ struct Config {
     SocketAddress listen{"127.0.0.1", 8080};
     std::uint32_t max_routers = 1000;  // that many routers have series of their own in /metrics
   } metrics;
+  struct Control {
+    std::optional<SocketAddress> listen;    // TCP with mTLS; absent: the unix socket only
+    std::string tls_cert, tls_key, tls_ca;  // PEM: ours, and who signs those of callers
+    // Names (SAN or CN) in certificates. Empty: every certificate that tls_ca signed.
+    std::vector<std::string> allow_names;
+    std::vector<std::string> read_only_names;  // these may call, but change nothing
+  } control;
   struct Supervise {
     double backoff_max_s = 10;  // a child that keeps dying is started again after at most this
   } supervise;
@@ -156,6 +163,8 @@ struct ConfigFlags {
 // File (flags.config, or /etc/arancini/arancini.toml when it exists), then flags, then checks.
 // Throws ConfigError that names file, line and key. Unknown keys are errors.
 Config load_config(const ConfigFlags& flags);
+// The same with a file that was read already: `text` of `file`, then flags, then checks.
+Config load_config(const ConfigFlags& flags, const std::string& file, std::string text);
 
 // The same without a file system: `text` is TOML, `name` stands for the file in errors.
 Config parse_config(std::string_view text, const std::string& name);

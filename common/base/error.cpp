@@ -56,6 +56,11 @@ std::string_view to_string(ErrorCode code) {
       return "snapshot does not belong to the log, is ahead of it, or of another version";
     case ErrorCode::RestoreWaiting: return "the tables are not restored yet";
     case ErrorCode::LogIncomplete: return "the log no longer holds what the restore needs";
+    case ErrorCode::CallRefused: return "call refused";
+    case ErrorCode::AuditFailed: return "the audit file cannot be written";
+    case ErrorCode::RestartFailed: return "the restart ended early";
+    case ErrorCode::DrainFailed: return "not drained in time";
+    case ErrorCode::ReloadRefused: return "configuration not taken over, the old one stays in force";
   }
   return "unknown";
 }

@@ -66,6 +66,12 @@ enum class ErrorCode : std::uint32_t {
   SnapshotRefused = 803,  // intact, but of another log, ahead of it, or of another version
   RestoreWaiting = 804,   // the log cannot be read yet: routers of the shard wait
   LogIncomplete = 805,    // retention has discarded what the restore needs
+  // Control (9xx)
+  CallRefused = 901,    // a certificate that may not call, or may not change anything
+  AuditFailed = 902,    // audit.log cannot be written; calls are served, and stand in the log
+  RestartFailed = 903,  // a process did not come back, or not all was well before: the restart ends there
+  DrainFailed = 904,    // something is left in the rings when the time is over
+  ReloadRefused = 905,  // the configuration is not valid for all: the old one stays in force everywhere
 };
 
 // Short text for operators, e.g. "BMP message longer than the limit".

@@ -64,17 +64,20 @@ int LocalListener::poll_fd(std::uint64_t now_boottime_ns) const {
   return now_boottime_ns < deaf_until_ns_ ? -1 : fd_.get();
 }
 
-Fd LocalListener::accept(std::uint64_t now_boottime_ns) {
+Fd LocalListener::accept(std::uint64_t now_boottime_ns, ucred* who) {
   for (;;) {
     Fd fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!fd) {
       if (errno == EMFILE || errno == ENFILE) deaf_until_ns_ = now_boottime_ns + kDeafNs;
       return fd;
     }
-    ucred who{};
-    if (may_call(fd.get(), who)) return fd;
+    ucred caller{};
+    if (may_call(fd.get(), caller)) {
+      if (who != nullptr) *who = caller;
+      return fd;
+    }
     log_->warn("{}: call of pid {}, uid {}, gid {} refused: not root, not uid {}, not in group {}", what_,
-               who.pid, who.uid, who.gid, ::geteuid(), ::getegid());
+               caller.pid, caller.uid, caller.gid, ::geteuid(), ::getegid());
   }
 }
 

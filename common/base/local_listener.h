@@ -27,8 +27,9 @@ class LocalListener {
   // ask again before each wait, and wait for a second at most.
   [[nodiscard]] int poll_fd(std::uint64_t now_boottime_ns) const;
   // The connection of the next caller (not blocking); invalid when nobody waits. Callers that are neither
-  // root, nor this user, nor in this process's group are refused, and that is said in the log.
-  [[nodiscard]] Fd accept(std::uint64_t now_boottime_ns);
+  // root, nor this user, nor in this process's group are refused, and that is said in the log. `who`, when
+  // given, is the caller as it was when it connected.
+  [[nodiscard]] Fd accept(std::uint64_t now_boottime_ns, ucred* who = nullptr);
 
  private:
   LocalListener(Fd fd, std::string path, std::string what, Logger& log)

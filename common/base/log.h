@@ -28,10 +28,13 @@ class Logger {
   Logger(const Logger&) = delete;
   Logger& operator=(const Logger&) = delete;
 
+  // Any thread: lines below `level` are not written from now on.
+  void set_level(LogLevel level) { level_.store(level, std::memory_order_relaxed); }
+
   // One producing thread only.
   template <class... Args>
   void log(LogLevel level, fmt::format_string<Args...> format, Args&&... args) noexcept {
-    if (level < level_) return;
+    if (level < level_.load(std::memory_order_relaxed)) return;
     Slot* slot = begin(level);
     if (slot == nullptr) return;
     try {
@@ -72,7 +75,7 @@ class Logger {
   void write_loop();
 
   char name_[32] = {};
-  LogLevel level_;
+  std::atomic<LogLevel> level_;
   std::array<Slot, kSlots> slots_;
   alignas(64) std::atomic<std::uint64_t> written_{0};  // release by producer, acquire by the thread
   alignas(64) std::atomic<std::uint64_t> drained_{0};  // release by the thread, acquire by producer

@@ -283,6 +283,12 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"publish.batch_count", "7"},
                                                     {"metrics.listen", "'127.0.0.1:1'"},
                                                     {"metrics.max_routers", "7"},
+                                                    {"control.listen", "'127.0.0.1:1'"},
+                                                    {"control.tls_cert", "'x'"},
+                                                    {"control.tls_key", "'x'"},
+                                                    {"control.tls_ca", "'x'"},
+                                                    {"control.allow_names", "['x']"},
+                                                    {"control.read_only_names", "['x']"},
                                                     {"supervise.backoff_max_s", "7"},
                                                     {"log.level", "'debug'"}};
   // What a key needs beside it.
@@ -290,6 +296,7 @@ TEST(ConfigChanges, NoticesEveryKey) {
       {"nats.password", "nats.user = 'a'\n"},
       {"nats.tls_cert", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
       {"nats.tls_key", "nats.tls_key = 'a'\nnats.tls_cert = 'a'\n"},
+      {"control.listen", "control.tls_cert = 'a'\ncontrol.tls_key = 'a'\ncontrol.tls_ca = 'a'\n"},
       {"journal.when_full", "sink.kind = 'journal'\n"},
       {"curation.enabled", "snapshot.store = 'none'\n"}};
   std::set<std::string> tried;

@@ -1,6 +1,7 @@
 #include "curated/service.h"
 
 #include <control.grpc.pb.h>
+#include <fmt/format.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -8,8 +9,11 @@
 #include <sys/stat.h>
 
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
+#include "curated/audit_log.h"
 #include "tests/curated/test_fleet.h"
 
 namespace arancini::curated {
@@ -198,6 +202,92 @@ TEST_F(Control, SocketIsForTheOwnerAndTheGroupOnly) {
   struct stat s {};
   ASSERT_EQ(::stat(t_.config.control_path().c_str(), &s), 0);
   EXPECT_EQ(s.st_mode & 07777, 0660U);
+}
+
+TEST_F(Control, WritesDownWhoChangedWhat) {
+  std::filesystem::create_directories(t_.config.paths.state_dir);
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::DumpRequest request;
+  request.set_router("no\n\"address\"");
+  pb::DumpReply reply;
+  EXPECT_FALSE(pb::Control::NewStub(channel_)->Dump(&context, request, &reply).ok());
+  std::ifstream in(t_.config.paths.state_dir + "/audit.log");
+  std::string line;
+  ASSERT_TRUE(std::getline(in, line));
+  const std::string who = fmt::format(" uid={} gid={} pid={} user=", ::geteuid(), ::getegid(), ::getpid());
+  EXPECT_NE(line.find(who), std::string::npos) << line;
+  EXPECT_NE(line.find(" command=Dump arguments=\"router: "), std::string::npos) << line;
+  EXPECT_NE(line.find("is not an IPv4 or IPv6 address"), std::string::npos) << line;
+  EXPECT_FALSE(std::getline(in, line)) << "one line for a call: " << line;
+  struct stat s {};
+  ASSERT_EQ(::stat((t_.config.paths.state_dir + "/audit.log").c_str(), &s), 0);
+  EXPECT_EQ(s.st_mode & 0137, 0U);
+}
+
+TEST_F(Control, WithoutAnAuditFileCallsAreServedAndItIsCounted) {
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::TakeSnapshotReply reply;  // the state directory is missing
+  EXPECT_TRUE(pb::Control::NewStub(channel_)->TakeSnapshot(&context, {}, &reply).ok());
+  EXPECT_EQ(reply.problems_size(), 2);
+  EXPECT_EQ(fleet_.control().audit_errors, 1U);
+}
+
+TEST_F(Control, TellsWatchersAtOnceWhenAStateChanges) {
+  auto ingestd = t_.ingestd(0);
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::WatchStatusRequest request;
+  request.set_interval_ms(60'000);
+  const auto stub = pb::Control::NewStub(channel_);
+  const auto reader = stub->WatchStatus(&context, request);
+  pb::Status status;
+  ASSERT_TRUE(reader->Read(&status));
+  EXPECT_EQ(status.processes(2).state(), "running");
+  ingestd.set_state(shm::ProcessState::Draining);
+  ASSERT_TRUE(reader->Read(&status));
+  EXPECT_EQ(status.processes(2).state(), "draining");
+  context.TryCancel();
+}
+
+TEST_F(Control, RefusesSillyIntervalsAndTooManyWatchers) {
+  const auto stub = pb::Control::NewStub(channel_);
+  const auto watch = [&](grpc::ClientContext& context, std::uint32_t interval_ms) {
+    set_deadline(context);
+    pb::WatchStatusRequest request;
+    request.set_interval_ms(interval_ms);
+    return stub->WatchStatus(&context, request);
+  };
+  pb::Status status;
+  for (const std::uint32_t interval : {99U, 60'001U}) {
+    grpc::ClientContext context;
+    EXPECT_EQ(watch(context, interval)->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<pb::Status>>> watchers;
+  for (int i = 0; i < 16; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    watchers.push_back(watch(*contexts.back(), 0));
+    ASSERT_TRUE(watchers.back()->Read(&status)) << i;
+  }
+  grpc::ClientContext context;
+  const auto one_more = watch(context, 0);
+  EXPECT_FALSE(one_more->Read(&status));
+  EXPECT_EQ(one_more->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  for (const auto& c : contexts) c->TryCancel();
+}
+
+TEST(AuditLog, BeginsAnewAtItsBound) {
+  TestFleet t;
+  ControlCounters counters;
+  const std::string path = t.config.paths.runtime_dir + "/audit.log";
+  AuditLog audit(path, LogLevel::Error, counters, 500);
+  for (int i = 0; i < 6; ++i) audit.add({"uid=1", "Drain", std::string(1000, 'x'), "ok", true}, 0);
+  EXPECT_LE(std::filesystem::file_size(path), 500U);
+  EXPECT_LE(std::filesystem::file_size(path + ".1"), 500U);
+  EXPECT_EQ(counters.audit_errors, 0U);
+  EXPECT_EQ(quoted("a\"b\\\n\x7f", 10), "\"a\\\"b\\\\??\"");
 }
 
 TEST(ControlStart, ReplacesTheSocketOfADeadCuratedAndRefusesLongPaths) {

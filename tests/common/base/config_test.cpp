@@ -70,6 +70,23 @@ TEST(Config, RefusesWhatCannotWorkWithItsLine) {
   EXPECT_THROW((void)load_config(flags), ConfigError);
 }
 
+TEST(Config, TcpForControlNeedsMutualTls) {
+  EXPECT_EQ(
+      error_of("[control]\nlisten = \"127.0.0.1:4001\"\ntls_cert = \"c\"\ntls_key = \"k\"\n"),
+      "f.toml:2: control.listen needs control.tls_cert, control.tls_key and control.tls_ca: there is no "
+      "TCP without mTLS");
+  EXPECT_EQ(error_of("[control]\nlisten = \"here\"\n").rfind("f.toml:2: control.listen", 0), 0U);
+  EXPECT_EQ(error_of("[control]\nallow_names = [\"\"]\n").rfind("f.toml:2: control.allow_names must be", 0),
+            0U);
+  const Config c = parse_config(
+      "[control]\nlisten = '127.0.0.1:4001'\ntls_cert = 'c'\ntls_key = 'k'\ntls_ca = 'a'\n"
+      "allow_names = ['noc']\nread_only_names = ['wall']\n",
+      "f.toml");
+  EXPECT_EQ(c.control.listen->to_string(), "127.0.0.1:4001");
+  EXPECT_EQ(c.control.allow_names, std::vector<std::string>{"noc"});
+  EXPECT_FALSE(parse_config("[control]\nlisten = ''\n", "f.toml").control.listen);
+}
+
 TEST(Config, RouterEntriesAreRules) {
   const Config c = parse_config(R"(
 [bmp]
