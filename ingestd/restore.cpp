@@ -10,6 +10,8 @@ namespace arancini::ingestd {
 
 namespace {
 
+// Routes, or steps without routes, of one slice: about a tenth of a millisecond.
+constexpr std::uint32_t kSlice = 128;
 constexpr std::uint32_t kPrefetch = 8;
 // As in rib_shard.cpp: announcements without path id of a route, in the two free bits of its flags.
 constexpr std::uint8_t kOnePath = 0x40;

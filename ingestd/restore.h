@@ -15,9 +15,6 @@ namespace arancini::ingestd {
 
 class Restore {
  public:
-  // Routes, or steps without routes, of one slice: about a tenth of a millisecond.
-  static constexpr std::uint32_t kSlice = 512;
-
   Restore(ShardContext& context, PeerTable& peers, Resync& resync)
       : context_(context), peers_(peers), resync_(resync) {}
   // All steps must have been applied, or the shard goes as well.
