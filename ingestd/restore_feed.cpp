@@ -1,27 +1,21 @@
 #include "ingestd/restore_feed.h"
 
 #include <algorithm>
-#include <cstring>
-#include <unordered_map>
 #include <utility>
 
+#include "common/wire/big_endian.h"
 #include "ingestd/attribute_set.h"
 
 namespace arancini::ingestd {
 
 namespace {
 
-std::uint64_t load_be64(const std::uint8_t* p) {
-  std::uint64_t v = 0;
-  std::memcpy(&v, p, sizeof v);
-  return __builtin_bswap64(v);
-}
-
 // Nullopt: no prefix that a table of the family takes.
 std::optional<Prefix> prefix_of(const schema::DecodedUpdate& u) {
+  const auto address = std::as_bytes(std::span(u.prefix_address.bytes));
   Prefix p;
-  p.high = load_be64(u.prefix_address.bytes.data());
-  p.low = load_be64(u.prefix_address.bytes.data() + 8);
+  p.high = wire::load_be64(address.data());
+  p.low = wire::load_be64(address.data() + 8);
   p.path_id = u.path_id;
   p.length = u.prefix_length;
   if (u.family.afi == kIpv4Unicast.afi && (!u.prefix_address.is_v4() || p.length > 32)) return std::nullopt;

@@ -330,18 +330,24 @@ bool Restorer::begin(const LogBegin& begin) {
   return load_snapshots(begin.local);
 }
 
+template <class Where>
+bool Restorer::take(schema::PayloadFormat format, std::span<const std::byte> payload, Where&& where) {
+  std::optional<std::string> problem;
+  const bool going = feed_.payload(format, payload, problem);
+  if (problem) note_problem(where(), *problem);
+  return going;
+}
+
 bool Restorer::message(std::uint64_t log_sequence, std::string_view format,
                        std::span<const std::byte> payload) {
   given_ = true;
   ++messages_;
-  const auto known = schema::payload_format(format);
-  std::optional<std::string> problem;
-  if (!known) {
-    problem = fmt::format("format \"{}\" is not known", format);
-  } else if (!feed_.payload(*known, payload, problem)) {
+  const auto where = [&] { return fmt::format("message {} of the log", log_sequence); };
+  if (const auto known = schema::payload_format(format); !known) {
+    note_problem(where(), fmt::format("format \"{}\" is not known", format));
+  } else if (!take(*known, payload, where)) {
     return false;
   }
-  if (problem) note_problem(fmt::format("message {} of the log", log_sequence), *problem);
   read_to_ = log_sequence;
   return !stopping();
 }
@@ -356,10 +362,9 @@ bool Restorer::record(std::span<const std::byte> header, std::span<const std::by
   if (h.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) return true;
   given_ = true;
   ++records_;
-  std::optional<std::string> problem;
-  if (!feed_.payload(schema::PayloadFormat::BatchV2, payload, problem)) return false;
-  if (problem) note_problem(fmt::format("the journal's record with sequence {}", h.first_sequence), *problem);
-  return !stopping();
+  return take(schema::PayloadFormat::BatchV2, payload,
+              [&] { return fmt::format("the journal's record with sequence {}", h.first_sequence); }) &&
+         !stopping();
 }
 
 bool Restorer::waiting(std::string_view text) {
@@ -391,9 +396,8 @@ bool Restorer::read_ring(RingPosition from) {
       from, [&](const shm::RecordHeader& header, std::span<const std::byte> payload, RingPosition at) {
         if (header.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) return true;
         ++records_;
-        std::optional<std::string> problem;
-        going = feed_.payload(schema::PayloadFormat::BatchV2, payload, problem);
-        if (problem) note_problem(fmt::format("the ring's record at {}", raw(at)), *problem);
+        going = take(schema::PayloadFormat::BatchV2, payload,
+                     [&] { return fmt::format("the ring's record at {}", raw(at)); });
         return going;
       });
   if (going && !valid) note_problem("the own ring", fmt::format("no valid records from {} on", raw(from)));

@@ -77,6 +77,9 @@ class Restorer final : private BatchSink, private LogVisitor {
   void refuse(const snapshot::SnapshotName& name, const snapshot::ReadError& why);
   bool read_log();
   bool read_ring(RingPosition from);
+  // One payload of the log or of a record; `where()` names it. False: nothing is taken any more.
+  template <class Where>
+  bool take(schema::PayloadFormat format, std::span<const std::byte> payload, Where&& where);
   void complete();
   void note_problem(std::string_view where, const std::string& what);
   void say(bool waiting, std::string text);
