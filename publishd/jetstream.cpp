@@ -15,6 +15,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/nats/stream_facts.h"
 #include "common/schema/event_fields.h"
 #include "common/schema/message_headers.h"
 
@@ -122,30 +123,6 @@ std::optional<NatsFailure> read_ack(natsMsg* msg, Ack& ack) {
       ack.server_code, has_description ? description->get_ref<const std::string&>() : std::string());
   ack.cause = failure.code;
   return failure;
-}
-
-StreamFacts facts_of(const jsStreamInfo& info) {
-  const jsStreamConfig& c = *info.Config;
-  const auto limit = [](std::int64_t n) { return static_cast<std::uint64_t>(std::max<std::int64_t>(n, 0)); };
-  StreamFacts f;
-  for (int i = 0; i < c.SubjectsLen; ++i) f.subjects.emplace_back(c.Subjects[i]);
-  f.sealed = c.Sealed;
-  f.no_ack = c.NoAck;
-  f.keeps_until_limits = c.Retention == js_LimitsPolicy;
-  f.in_memory = c.Storage != js_FileStorage;
-  f.mirrors_others = c.Mirror != nullptr || c.SourcesLen > 0;
-  f.refuses_when_full = c.Discard == js_DiscardNew;
-  f.rollup_allowed = c.AllowRollup;
-  f.max_messages = limit(c.MaxMsgs);
-  f.max_bytes = limit(c.MaxBytes);
-  f.max_messages_per_subject = limit(c.MaxMsgsPerSubject);
-  f.max_message_bytes = limit(c.MaxMsgSize);
-  f.max_age_s = static_cast<double>(limit(c.MaxAge)) / 1e9;
-  f.duplicate_window_s = static_cast<double>(limit(c.Duplicates)) / 1e9;
-  f.replicas = static_cast<std::uint32_t>(std::max<std::int64_t>(c.Replicas, 1));
-  f.messages = info.State.Msgs;
-  f.bytes = info.State.Bytes;
-  return f;
 }
 
 }  // namespace
@@ -415,9 +392,8 @@ JetStream::Options JetStream::Options::from(const Config& config) {
   o.subject_prefix = config.nats.subject_prefix;
   o.updates_stream = config.nats.updates_stream;
   o.events_stream = config.nats.events_stream;
-  o.replicas = config.nats.replicas;
-  o.max_bytes = config.nats.max_bytes;
-  o.max_age_s = config.nats.max_age_s;
+  o.updates = updates_stream_wishes(config);
+  o.events = events_stream_wishes(config);
   o.max_in_flight = config.nats.max_in_flight;
   return o;
 }
@@ -832,12 +808,8 @@ NatsFailure JetStream::api_failure(const std::string& doing, int status, std::ui
 }
 
 std::optional<NatsFailure> JetStream::check_streams() {
-  const StreamWishes updates{options_.subject_prefix + ".updates.>", options_.replicas, options_.max_bytes,
-                             options_.max_age_s, true};
-  const StreamWishes events{options_.subject_prefix + ".events.>", options_.replicas, 0, options_.max_age_s,
-                            false};
-  if (auto failure = check_stream(options_.events_stream, events)) return failure;
-  return check_stream(options_.updates_stream, updates);
+  if (auto failure = check_stream(options_.events_stream, options_.events)) return failure;
+  return check_stream(options_.updates_stream, options_.updates);
 }
 
 std::optional<NatsFailure> JetStream::check_stream(const std::string& name, const StreamWishes& wishes) {
@@ -875,7 +847,7 @@ std::optional<NatsFailure> JetStream::check_stream(const std::string& name, cons
   const StreamInfo info(raw);
   if (s != NATS_OK) return api_failure(doing, s, code);
   seen_[name] = {};
-  const StreamFacts facts = facts_of(*info);
+  const StreamFacts facts = stream_facts(*info);
   if (const std::string why = why_unusable(facts, wishes); !why.empty()) {
     return NatsFailure{ErrorCode::StreamUnusable, "stream " + name + " cannot be used: " + why +
                                                       "; change it, or set another name in [nats]"};

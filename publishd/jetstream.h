@@ -17,9 +17,9 @@
 #include "common/base/config.h"
 #include "common/base/error.h"
 #include "common/nats/nats_connector.h"
+#include "common/nats/stream_rules.h"
 #include "publishd/broker.h"
 #include "publishd/event_sender.h"
-#include "publishd/stream_rules.h"
 #include "publishd/wake.h"
 
 namespace arancini {
@@ -39,9 +39,7 @@ class JetStream final : public Broker {
     std::string subject_prefix;
     std::string updates_stream;
     std::string events_stream;
-    std::uint32_t replicas = 1;
-    std::uint64_t max_bytes = 0;
-    double max_age_s = 0;
+    StreamWishes updates, events;
     std::uint32_t max_in_flight = 256;
     static Options from(const Config& config);
   };

@@ -277,6 +277,8 @@ struct InProcess : NatsTest {
   InProcess() {
     options_.instance = "test";
     options_.subject_prefix = "arancini";
+    options_.updates = {.subjects = "arancini.updates.>"};
+    options_.events = {.subjects = "arancini.events.>", .must_be_whole = false};
     options_.updates_stream = "ARANCINI_UPDATES";
     options_.events_stream = "ARANCINI_EVENTS";
   }

@@ -1,8 +1,8 @@
-#include "publishd/stream_rules.h"
+#include "common/nats/stream_rules.h"
 
 #include <gtest/gtest.h>
 
-namespace arancini::publishd {
+namespace arancini {
 namespace {
 
 struct StreamRules : testing::Test {
@@ -84,4 +84,4 @@ TEST_F(StreamRules, OtherWarnings) {
 }
 
 }  // namespace
-}  // namespace arancini::publishd
+}  // namespace arancini

@@ -1,10 +1,12 @@
-#include "publishd/stream_rules.h"
+#include "common/nats/stream_rules.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
-namespace arancini::publishd {
+#include "common/base/config.h"
+
+namespace arancini {
 
 namespace {
 
@@ -12,6 +14,16 @@ constexpr double kLongDuplicateWindow_s = 120;
 constexpr double kSameAge_s = 1;
 
 }  // namespace
+
+StreamWishes updates_stream_wishes(const Config& config) {
+  const Config::Nats& n = config.nats;
+  return {n.subject_prefix + ".updates.>", n.replicas, n.max_bytes, n.max_age_s, true};
+}
+
+StreamWishes events_stream_wishes(const Config& config) {
+  const Config::Nats& n = config.nats;
+  return {n.subject_prefix + ".events.>", n.replicas, 0, n.max_age_s, false};
+}
 
 bool subject_covers(std::string_view filter, std::string_view wanted) {
   const auto cut = [](std::string_view& s) {
@@ -89,4 +101,4 @@ std::vector<std::string> stream_warnings(const StreamFacts& s, const StreamWishe
   return out;
 }
 
-}  // namespace arancini::publishd
+}  // namespace arancini

@@ -6,7 +6,7 @@
 #include <vector>
 
 // What a stream must be like, so that nothing that is published to it gets lost. No NATS in here.
-namespace arancini::publishd {
+namespace arancini {
 
 // Of a stream's configuration and state; 0 where there is no limit.
 struct StreamFacts {
@@ -24,6 +24,8 @@ struct StreamFacts {
   std::uint64_t messages = 0, bytes = 0;
 };
 
+struct Config;
+
 // What the configuration says of it.
 struct StreamWishes {
   std::string subjects;  // "<prefix>.updates.>"
@@ -32,6 +34,9 @@ struct StreamWishes {
   double max_age_s = 0;
   bool must_be_whole = true;  // consumers fold it from its start
 };
+
+StreamWishes updates_stream_wishes(const Config& config);
+StreamWishes events_stream_wishes(const Config& config);
 
 // Why it must not be published to; empty: it may.
 std::string why_unusable(const StreamFacts& stream, const StreamWishes& wishes);
@@ -43,4 +48,4 @@ std::vector<std::string> stream_warnings(const StreamFacts& stream, const Stream
 // True if `filter` (a stream's subject) takes everything that "<tokens>.>" takes.
 bool subject_covers(std::string_view filter, std::string_view wanted);
 
-}  // namespace arancini::publishd
+}  // namespace arancini
