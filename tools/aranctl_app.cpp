@@ -7,6 +7,7 @@
 
 #include "tools/aranctl_control.h"
 #include "tools/aranctl_decode.h"
+#include "tools/aranctl_doctor.h"
 #include "tools/aranctl_dump.h"
 #include "tools/aranctl_stream.h"
 #include "tools/aranctl_top.h"
@@ -27,7 +28,7 @@ struct ExitCode {
 };
 constexpr ExitCode kExitCodes[] = {
     {kExitOk, "all well"},
-    {kExitFound, "audit found a gap, a duplicate or a wrong order"},
+    {kExitFound, "audit found a gap, a duplicate or a wrong order; doctor found a problem"},
     {kExitNoCurated, "curated gave no answer"},
     {kExitIncomplete, "the stream's beginning is gone, or a shard is missing in the answer"},
     {kExitUsage, "wrong usage: no such command, option, prefix or router"},
@@ -59,6 +60,8 @@ constexpr Example kExamples[] = {
     {"audit", "aranctl audit && echo whole", "whether anything is missing in the stream"},
     {"dump", "aranctl dump 192.0.2.1", "its table once more, for a consumer that begins now"},
     {"decode", "aranctl decode --explain payload.bin", "what a message holds"},
+    {"doctor", "aranctl doctor --json | jq '.findings[] | select(.level != \"ok\")'",
+     "what is not as it should be"},
     {"completion", "aranctl completion bash > ~/.local/share/bash-completion/completions/aranctl",
      "for one user, where no package installed it"},
 };
@@ -127,6 +130,7 @@ void build_app(CLI::App& app, GlobalOptions& globals, int& exit_code) {
   add_stream_commands(app, globals, exit_code);
   add_dump_command(app, globals, exit_code);
   add_decode_command(app, exit_code);
+  add_doctor_command(app, globals, exit_code);
   add_completion_command(app, exit_code);
   // The global flags may stand behind the command as well.
   for (CLI::App* command : app.get_subcommands({})) {

@@ -59,20 +59,20 @@ std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
 
 }  // namespace
 
-bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
-                  const CuratedCall& call) {
+namespace {
+
+// The exit code, and `why` if it is not 0.
+int try_call(const GlobalOptions& options, std::chrono::seconds patience, const CuratedCall& call,
+             std::string& why) {
   const std::string path = socket_of(options);
-  std::string why = why_unreachable(path, options.runtime_dir);
-  exit_code = kExitNoCurated;
+  why = why_unreachable(path, options.runtime_dir);
+  int exit_code = kExitNoCurated;
   if (why.empty()) {
     const auto stub = stub_of(path);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + patience);
     const grpc::Status status = call(*stub, context);
-    if (status.ok()) {
-      exit_code = kExitOk;
-      return true;
-    }
+    if (status.ok()) return kExitOk;
     switch (static_cast<int>(status.error_code())) {
       case grpc::StatusCode::DEADLINE_EXCEEDED:
         why = "curated did not answer within " + std::to_string(patience.count()) +
@@ -89,8 +89,27 @@ bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::sec
       default: why = status.error_message(); break;
     }
   }
-  std::fprintf(stderr, "aranctl: %s\n", why.c_str());
-  return false;
+  return exit_code;
+}
+
+}  // namespace
+
+bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
+                  const CuratedCall& call) {
+  std::string why;
+  exit_code = try_call(options, patience, call, why);
+  if (exit_code != kExitOk) std::fprintf(stderr, "aranctl: %s\n", why.c_str());
+  return exit_code == kExitOk;
+}
+
+bool status_of_curated(const GlobalOptions& options, pb::Status& status) {
+  std::string why;
+  return try_call(
+             options, kCuratedPatience,
+             [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
+               return stub.GetStatus(&context, pb::GetStatusRequest{}, &status);
+             },
+             why) == kExitOk;
 }
 
 }  // namespace arancini::tools

@@ -18,6 +18,9 @@ using CuratedCall = std::function<grpc::Status(control::v1::Control::Stub&, grpc
 bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
                   const CuratedCall& call);
 
+// False, without a word, where nobody answers.
+bool status_of_curated(const GlobalOptions& options, control::v1::Status& status);
+
 template <class Request, class Response>
 bool ask_curated(const GlobalOptions& options, int& exit_code, const Request& request, Response& response,
                  grpc::Status (control::v1::Control::Stub::*call)(grpc::ClientContext*, const Request&,
