@@ -20,6 +20,8 @@ constexpr std::uint64_t kDetachCheckNs = 100 * kMillisecond;
 constexpr std::uint64_t kSpillPollNs = 5 * kMillisecond;
 constexpr std::uint64_t kBackOffFirstNs = 50 * kMillisecond;
 constexpr std::uint64_t kFruitlessNs = 10'000 * kMillisecond;  // a session that ended sooner, all in vain
+constexpr std::uint64_t kAgainNs =
+    1'000 * kMillisecond;  // for sending what may be on a replica before all else
 constexpr std::uint64_t kBackOffMostNs = 5'000 * kMillisecond;
 // A stream's identity lies so many nanoseconds behind its creation at most; no two are created that soon.
 constexpr std::uint64_t kIdentities = 1000;
@@ -110,6 +112,8 @@ std::size_t Drain::do_work(std::uint64_t now_ns) noexcept {
     case Phase::Publishing:
       check_session();
       if (phase_ != Phase::Publishing) break;
+      // Its records may be gone, or not fit into one message any more.
+      if (again_ && now_ns_ - session_began_ns_ > kAgainNs) again_ = false;
       work += run_flush(true);  // before more is read: what waited longest has the room first
       if (!stopping_ && phase_ == Phase::Publishing) work += run_records();
       if (phase_ == Phase::Publishing) work += run_flush(false);
@@ -221,6 +225,7 @@ std::size_t Drain::run_acks() {
         trouble_ = ErrorCode::None;
         ++stored_in_session_;
         fruitless_sessions_ = 0;
+        unanswered_.reset();
         add(PublishMetric::MessagesAcked);
         add(PublishMetric::UpdatesAcked, message.updates);
         set(PublishMetric::StreamLastSequence,
@@ -435,6 +440,9 @@ void Drain::adopt(const Session& session) {
            : std::max(tail.last_sequence, log_end_.sequence.load(std::memory_order_relaxed)),
       std::memory_order_release);
   log_end_.identity.store(identity_, std::memory_order_release);
+  if (!replicated_ || (unanswered_ && unanswered_->expected_last_sequence != tail.last_sequence))
+    unanswered_.reset();
+  again_ = unanswered_.has_value() && rings_[unanswered_->ring] != nullptr;
   phase_ = Phase::Publishing;
   release_due_ = true;
 }

@@ -156,6 +156,8 @@ class Drain {
   Group* room_in_group(Ring& ring, Lane& lane, const RingRecord& record, PublishFormat format,
                        std::size_t bytes, std::uint32_t updates);
   [[nodiscard]] bool is_full(const Group& group) const;
+  [[nodiscard]] bool is_again(const Group& group) const;
+  [[nodiscard]] bool waits_for_again(const Lane& lane) const;
   void send_if_full(Group& group);
   std::size_t send_full();
   bool send(Group& group);
@@ -233,6 +235,19 @@ class Drain {
   std::uint64_t progress_ns_ = 0;  // when an ack came last, or there was nothing to wait for
   std::uint64_t session_number_ = 0;
   bool replicated_ = false;  // the present stream
+  // In a stream with replicas: the message under way, and after its session the one of which nobody knows
+  // whether some replica has stored it. Who was cut off may keep it, whatever the others store in its place
+  // (decision 0002): so the same goes there again.
+  struct Unanswered {
+    std::uint32_t ring = 0;
+    SubjectId subject{};
+    std::uint32_t lane = 0;
+    Sequence first{};
+    Sequence last{};
+    std::uint64_t expected_last_sequence = 0;
+  };
+  std::optional<Unanswered> unanswered_;
+  bool again_ = false;  // nothing is sent before it
 
   std::uint64_t created_ns_ = 0;  // of the stream
   std::uint64_t identity_ = 0;    // of the log

@@ -35,7 +35,7 @@ std::size_t Drain::run_records() {
   dry_ = true;
   std::size_t work = send_full();
   blocked_ = !full_.empty();
-  if (!blocked_) work += serve_lanes();
+  if (!blocked_ && !again_) work += serve_lanes();
   for (std::size_t k = 0; k < rings_.size() && phase_ == Phase::Publishing; ++k) {
     Ring* r = rings_[(first_ring_ + k) % rings_.size()].get();
     if (r == nullptr || r->corrupt || !r->known) continue;
@@ -127,10 +127,11 @@ Drain::Step Drain::place(Ring& r) {
     if (l == nullptr) return Step::Failed;
   }
   const bool stable = r.source->stable();
-  if (l->queue.empty() && (!blocked_ || !stable)) {
+  if (l->queue.empty() && (!blocked_ || !stable) && !(stable && waits_for_again(*l))) {
     const Step step = take(r, *l, r.record);
     if (step != Step::Blocked) return step;
     blocked_ = true;
+    again_ = again_ && window_.pending() > 0;  // it cannot be made again as it was
     if (!stable || phase_ != Phase::Publishing) return step;
   }
   l->queue.push(r.record);
@@ -436,8 +437,13 @@ Drain::Step Drain::take_expanded(Ring& r, Lane& l, const RingRecord& record) {
     Group* g = room_in_group(r, l, record, format, each, 1);
     if (g == nullptr) return Step::Blocked;
     const std::size_t by_bytes = batch_limit() > g->bytes ? (batch_limit() - g->bytes) / each : 0;
-    const auto n = static_cast<std::uint32_t>(std::max<std::size_t>(
-        1, std::min({std::size_t{total - l.taken}, std::size_t{max_count - g->count}, by_bytes})));
+    std::size_t most = std::min({std::size_t{total - l.taken}, std::size_t{max_count - g->count}, by_bytes});
+    if (is_again(*g)) {
+      const std::uint64_t next = raw(expander_.first_sequence()) + l.taken;
+      if (raw(unanswered_->last) >= next)
+        most = std::min<std::size_t>(most, raw(unanswered_->last) - next + 1);
+    }
+    const auto n = static_cast<std::uint32_t>(std::max<std::size_t>(1, most));
     std::byte* out = groups_.extend(*g, n * each);
     for (std::uint32_t i = 0; i < n; ++i) expander_.write_update(l.taken + i, out + i * each);
     l.taken += n;
@@ -452,7 +458,18 @@ Drain::Step Drain::take_expanded(Ring& r, Lane& l, const RingRecord& record) {
 // ---- groups into messages
 // -------------------------------------------------------------------------------------------
 
+// The message whose fate is not known, being made again.
+bool Drain::is_again(const Group& g) const {
+  return again_ && g.ring == unanswered_->ring && g.subject == unanswered_->subject &&
+         g.first == unanswered_->first;
+}
+
+bool Drain::waits_for_again(const Lane& l) const {
+  return again_ && (l.ring != unanswered_->ring || l.index != unanswered_->lane);
+}
+
 bool Drain::is_full(const Group& g) const {
+  if (is_again(g)) return g.last >= unanswered_->last;
   return g.bytes >= batch_limit() || g.count >= count_limit(g.format);
 }
 
@@ -494,6 +511,7 @@ std::size_t Drain::run_flush(bool aged_only) {
 
 bool Drain::send(Group& g) {
   if (phase_ != Phase::Publishing || !window_.has_room(g.bytes)) return false;
+  if (again_ && !(is_again(g) && g.last == unanswered_->last)) return false;
   Ring& r = *rings_[g.ring];
   Outgoing o;
   o.index = window_.next_index();
@@ -519,6 +537,8 @@ bool Drain::send(Group& g) {
     give_up(ErrorCode::NatsUnreachable, false, "connection lost");
     return false;
   }
+  again_ = false;
+  if (replicated_) unanswered_ = {g.ring, g.subject, g.lane, g.first, g.last, window_.expected_last()};
   if (window_.pending() == 0) progress_ns_ = now_ns_;
   window_.push({g.ring, g.lane, g.hold, g.end, static_cast<std::uint32_t>(g.bytes), g.count, now_ns_});
   previous_id_ = message_id_;

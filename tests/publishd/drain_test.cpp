@@ -496,6 +496,59 @@ TEST_F(DrainTest, AckTimeoutLeadsToTheTail) {
   EXPECT_EQ(verdict(), "");
 }
 
+// A replica that was cut off may have stored it, and may keep it in place of what the others store there.
+TEST_F(DrainTest, WithReplicasWhatWasNotAnsweredGoesAgainAsItWas) {
+  for (const PublishFormat format : {PublishFormat::UpdateV1Concat, PublishFormat::BatchV2}) {
+    SCOPED_TRACE(static_cast<int>(format));
+    options_.format = format;
+    broker_.replicated = true;
+    rings_.clear();
+    world_.stream.create_anew();
+    RingMemory& r = ring();
+    make();
+    r.write(1, 2);
+    settle(3);
+    const std::size_t before = world_.stream.messages.size();
+    r.write(1, 3);  // 3 to 5
+    round();
+    world_.lose_all();
+    // Much more comes before anybody knows that it is lost: of its subject, of others, before and behind
+    // barriers.
+    r.write(1, 20);
+    r.write(0, 30);
+    r.write(0, 0);
+    r.write(RingMemory::kForAll, 0);
+    for (int i = 0; i < 50; ++i) r.write(static_cast<std::uint32_t>(i) % 4, 7);
+    round(options_.ack_timeout_ns + 1);
+    settle();
+    ASSERT_GT(world_.stream.messages.size(), before + 1);
+    const Message& again = world_.stream.messages[before];
+    EXPECT_EQ(again.first, 3U);
+    EXPECT_EQ(again.last, 5U);
+    EXPECT_GT(world_.stream.messages[before + 1].last - world_.stream.messages[before + 1].first, 5U)
+        << "only that one is as it was";
+    EXPECT_EQ(r.head, r.tail);
+    EXPECT_EQ(verdict(), "");
+  }
+}
+
+TEST_F(DrainTest, WhatCannotBeMadeAgainAsItWasHoldsNothingUpForLong) {
+  RingMemory& r = ring();
+  broker_.replicated = true;
+  make();
+  r.write(1, 2);
+  settle(3);
+  r.write(1, 3);
+  round();
+  world_.lose_all();
+  broker_.max_message_bytes = 1400;  // the server's limit was lowered meanwhile
+  r.write(0, 5);
+  round(options_.ack_timeout_ns + 1);
+  settle(3000);
+  EXPECT_EQ(r.head, r.tail);
+  EXPECT_EQ(verdict(), "");
+}
+
 TEST_F(DrainTest, StreamCreatedAnewGetsWhatTheRingStillHolds) {
   RingMemory& r = ring();
   make();

@@ -485,6 +485,10 @@ class World {
     while (deliver_one()) {
     }
   }
+  // Nothing of what is under way arrives.
+  void lose_all() {
+    for (auto& c : connections_) c->sent.clear();
+  }
   void calm() {
     faults_ = {};
     away_ = frozen_ = 0;
