@@ -4,23 +4,11 @@
 #include <utility>
 
 #include "common/metrics/metric_list.h"
+#include "ingestd/deadline.h"
 #include "ingestd/event_writer.h"
+#include "ingestd/router_event.h"
 
 namespace arancini::ingestd {
-
-namespace {
-
-schema::EventFields about(const Router& router, schema::EventKind kind) {
-  schema::EventFields event;
-  event.kind = kind;
-  event.scope = schema::EventScope::Router;
-  event.has_router = true;
-  event.router = router.address;
-  event.router_id = router.name;
-  return event;
-}
-
-}  // namespace
 
 void DropReport::note(Router& router, std::uint64_t announcements, std::uint64_t withdraws) {
   context_.stats.add(IngestMetric::AnnouncementsDropped, announcements);
@@ -55,7 +43,7 @@ void DropReport::note(Router& router, std::uint64_t announcements, std::uint64_t
 
 bool DropReport::write_dropped(Router& router) {
   DropEpisode& episode = router.drops;
-  schema::EventFields event = about(router, schema::EventKind::Dropped);
+  auto event = about_router<schema::EventFields>(router, schema::EventKind::Dropped);
   event.since_ns = episode.new_since_realtime_ns;
   event.until_ns = episode.last_realtime_ns;
   event.counters = {{"announcements", episode.new_announcements},
@@ -71,7 +59,7 @@ bool DropReport::write_dropped(Router& router) {
 
 bool DropReport::write_reconciled(Router& router) {
   DropEpisode& episode = router.drops;
-  schema::EventFields event = about(router, schema::EventKind::Reconciled);
+  auto event = about_router<schema::EventFields>(router, schema::EventKind::Reconciled);
   event.since_ns = episode.since_realtime_ns;
   event.until_ns = context_.realtime_ns;
   event.counters = {{"announcements", episode.announcements}, {"withdraws", episode.withdraws}};
@@ -92,7 +80,7 @@ std::uint64_t DropReport::run(bool room_ahead) {
   constexpr std::uint64_t kRetryNs = 1'000'000;  // as sweeps that wait for room
   const std::uint64_t now = context_.now_ns;
   std::uint64_t next = 0;
-  const auto again_at = [&next](std::uint64_t at) { next = next == 0 ? at : std::min(next, at); };
+  const auto again_at = [&next](std::uint64_t at) { next = sooner(next, at); };
   std::erase_if(routers_, [&](Router* router) {
     DropEpisode& episode = router->drops;
     if (episode.has_news()) {

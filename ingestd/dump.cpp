@@ -5,7 +5,9 @@
 #include "common/metrics/metric_list.h"
 #include "ingestd/attribute_set.h"
 #include "ingestd/batch_meta.h"
+#include "ingestd/deadline.h"
 #include "ingestd/event_writer.h"
+#include "ingestd/router_event.h"
 
 namespace arancini::ingestd {
 
@@ -18,22 +20,6 @@ constexpr std::uint64_t kRetryNs = 1'000'000;
 constexpr std::uint64_t kLongestRetryNs = 100'000'000;
 // How often it looks whether all is told that a dump is owed for.
 constexpr std::uint64_t kOwedCheckNs = 1'000'000'000;
-
-// The sooner one; 0: never.
-std::uint64_t sooner(std::uint64_t a, std::uint64_t b) {
-  if (a == 0 || b == 0) return a + b;
-  return std::min(a, b);
-}
-
-schema::EventFields about(const Router& router, schema::EventKind kind) {
-  schema::EventFields event;
-  event.kind = kind;
-  event.scope = schema::EventScope::Router;
-  event.has_router = true;
-  event.router = router.address;
-  event.router_id = router.name;
-  return event;
-}
 
 }  // namespace
 
@@ -192,7 +178,7 @@ void Dump::finished() {
 }
 
 bool Dump::write_start(const Router& router) {
-  schema::EventFields event = about(router, schema::EventKind::DumpStart);
+  auto event = about_router<schema::EventFields>(router, schema::EventKind::DumpStart);
   if (!write_event(context_, router.row, event)) return false;
   mark_ = context_.ring.tail();
   start_event_ = event.sequence;
@@ -202,7 +188,7 @@ bool Dump::write_start(const Router& router) {
 }
 
 bool Dump::write_end(const Router& router) {
-  schema::EventFields event = about(router, schema::EventKind::DumpEnd);
+  auto event = about_router<schema::EventFields>(router, schema::EventKind::DumpEnd);
   event.since_ns = start_realtime_ns_;
   event.until_ns = context_.realtime_ns;
   event.counters = {{"routes", routes_}};

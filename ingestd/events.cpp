@@ -38,10 +38,6 @@ void Events::write(std::uint32_t router_row, schema::EventParts& event) {
   if (!flush() || !write_event(context_, router_row, event)) keep(router_row, event);
 }
 
-void Events::post(std::uint32_t router_row, schema::EventParts& event) {
-  write(router_row, event);
-}
-
 void Events::keep(std::uint32_t router_row, const schema::EventParts& event) {
   if (kept_.size() >= kMostKept) {
     if (lost_++ == 0) {

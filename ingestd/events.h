@@ -35,11 +35,9 @@ class Events {
 
   // Makes sure that events of together so many bytes can be written, records and all. False: not now.
   [[nodiscard]] bool reserve(std::uint32_t bytes);
-  // After reserve(), before any other record. Fills in who, when and after which update. Allocates only if it
-  // has to be kept.
+  // After reserve(), before any other record; or, what cannot wait, at any time. Fills in who, when and after
+  // which update. Allocates only if it has to be kept.
   void write(std::uint32_t router_row, schema::EventParts& event);
-  // For what cannot wait: written now or kept.
-  void post(std::uint32_t router_row, schema::EventParts& event);
   // The process ends: says what was not written.
   void finish();
 

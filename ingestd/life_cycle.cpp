@@ -6,6 +6,8 @@
 #include <array>
 #include <cstring>
 
+#include "ingestd/router_event.h"
+
 namespace arancini::ingestd {
 
 namespace {
@@ -61,24 +63,14 @@ using Counters = List<EventParts::Counter, N>;
 template <std::size_t N>
 using Details = List<EventParts::Detail, N>;
 
-EventParts about(const Router& router, EventKind kind, EventScope scope) {
-  EventParts event;
-  event.kind = kind;
-  event.scope = scope;
-  event.has_router = true;
-  event.router = router.address;
-  event.router_id = router.name;
-  return event;
-}
-
 EventParts about(const Session& session, EventKind kind) {
-  EventParts event = about(*session.router, kind, EventScope::Session);
+  EventParts event = about_router(*session.router, kind, EventScope::Session);
   event.router_port = session.port;
   return event;
 }
 
 EventParts about(const Session& session, const wire::PerPeerHeader& header, EventKind kind) {
-  EventParts event = about(*session.router, kind, EventScope::Peer);
+  EventParts event = about_router(*session.router, kind, EventScope::Peer);
   event.router_port = session.port;
   event.peer = header.address;
   event.peer_asn = header.asn;
@@ -91,7 +83,7 @@ EventParts about(const Session& session, const wire::PerPeerHeader& header, Even
 
 EventParts about(const PeerView& view, EventKind kind, EventScope scope) {
   const Peer& peer = view.peer;
-  EventParts event = about(*peer.router, kind, scope);
+  EventParts event = about_router(*peer.router, kind, scope);
   event.router_port = view.router_port;
   event.peer = peer.key.address;
   event.peer_asn = view.asn;
@@ -205,7 +197,7 @@ void LifeCycle::session_up(const Session& session) {
   const std::array counters{EventParts::Counter{"sessions", session.router->sessions}};
   event.counters = counters;
   event.text = text.format("session from port {}, {} open", session.port, session.router->sessions);
-  events_.post(session.router->row, event);
+  events_.write(session.router->row, event);
 }
 
 void LifeCycle::session_down(const Session& session) {
@@ -223,7 +215,7 @@ void LifeCycle::session_down(const Session& session) {
                    ? text.format("session from port {} closed, {} open", session.port, router.sessions)
                    : text.format("session from port {} closed, {} open: {}", session.port, router.sessions,
                                  router.last_error_text.data());
-  events_.post(router.row, event);
+  events_.write(router.row, event);
 }
 
 void LifeCycle::initiation(const Session& session, wire::Bytes message) {

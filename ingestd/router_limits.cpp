@@ -6,6 +6,7 @@
 #include <array>
 
 #include "common/metrics/metric_list.h"
+#include "ingestd/router_event.h"
 
 namespace arancini::ingestd {
 
@@ -29,18 +30,14 @@ void Limits::refused(const IpAddress& source, std::uint16_t port, std::string_vi
   context_.log.warn("router {} port {}: {} ({}){}", source.to_string(), port, text,
                     static_cast<unsigned>(code),
                     left_out == 0 ? std::string() : fmt::format("; {} such lines left out", left_out));
-  schema::EventParts event;
-  event.kind = schema::EventKind::Limit;
-  event.scope = schema::EventScope::Session;
-  event.has_router = true;
-  event.router = source;
-  event.router_id = name;
+  schema::EventParts event =
+      about_router(source, name, schema::EventKind::Limit, schema::EventScope::Session);
   event.router_port = port;
   event.error_code = static_cast<std::uint32_t>(code);
   event.text = text;
   const std::array counters{schema::EventParts::Counter{"left_out", left_out}};
   event.counters = counters;
-  events_.post(router != nullptr ? router->row : shm::kAllRouters, event);
+  events_.write(router != nullptr ? router->row : shm::kAllRouters, event);
 }
 
 void Limits::routes_skipped(Router& router, std::uint32_t routes) {
@@ -68,19 +65,14 @@ void Limits::tell_routes(Router& router) {
   peers_.touch(router);
   context_.log.warn("router {}: {} ({})", router.address.to_string(), text,
                     static_cast<unsigned>(ErrorCode::RouterRouteLimit));
-  schema::EventParts event;
-  event.kind = schema::EventKind::Limit;
-  event.scope = schema::EventScope::Router;
-  event.has_router = true;
-  event.router = router.address;
-  event.router_id = router.name;
+  schema::EventParts event = about_router(router, schema::EventKind::Limit);
   event.error_code = static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit);
   event.text = text;
   const std::array counters{schema::EventParts::Counter{"limit", limit.routes},
                             schema::EventParts::Counter{"routes", router.routes},
                             schema::EventParts::Counter{"skipped", limit.skipped}};
   event.counters = counters;
-  events_.post(router.row, event);
+  events_.write(router.row, event);
 }
 
 bool Limits::is_below(Router& router) const {

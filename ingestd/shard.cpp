@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ingestd/deadline.h"
 #include "ingestd/shard_impl.h"
 
 namespace arancini::ingestd {
@@ -19,11 +20,6 @@ constexpr std::size_t kReconcileSteps = 4;
 constexpr std::size_t kReclaimSegments = 8;
 // How soon a sweep that found the ring full tries again.
 constexpr std::uint64_t kRetryNs = 1'000'000;
-
-// The earlier of two times, of which 0 is never.
-std::uint64_t sooner(std::uint64_t a, std::uint64_t b) {
-  return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b);
-}
 
 std::string_view text_of(wire::Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
