@@ -417,7 +417,7 @@ Shard::Work Shard::do_work() {
     work.more = !s.sweep.idle();
   }
   if (context.drop_newest) s.tell_dropped(work, all_told);
-  if (all_told && !s.restoring) {
+  if (all_told && !s.restoring && context.curate) {  // else there are no tables: a dump stays owed
     work.more = s.dump.run() == Dump::Progress::More || work.more;
     work.next_deadline_ns = sooner(work.next_deadline_ns, s.dump.next_deadline_ns());
   }

@@ -388,6 +388,9 @@ Config parse_config(std::string_view text, const std::string& name) {
   {
     Section s(root, "dump", name);
     s.seconds("interval_s", c.dump.interval_s, 0, 365.0 * 86400);
+    s.require(c.curation.enabled || c.dump.interval_s == 0, "interval_s",
+              "must be 0 with curation.enabled = false: there are no tables to publish; "
+              "remove it, or enable curation");
     s.finish();
   }
   {

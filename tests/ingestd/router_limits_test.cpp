@@ -346,6 +346,17 @@ TEST(CurationOff, EverythingIsForwardedAsItCame) {
   EXPECT_EQ(h.events({EventKind::PeerUp, EventKind::PeerDown}).size(), 2U);
 }
 
+// There are no tables: a dump that is asked for stays owed to a time with curation.
+TEST(CurationOff, NothingIsDumped) {
+  ShardHarness h({.curate = false});
+  const SessionId s = h.open();
+  h.send(s, announce(many(3)));
+  h.request_dump();
+  h.settle();
+  EXPECT_TRUE(h.events({EventKind::DumpStart, EventKind::DumpEnd}).empty());
+  EXPECT_NE(h.writer().dump_answered(), h.writer().dump_request());
+}
+
 // A message that meets a full ring is not told twice.
 TEST(CurationOff, AMessageThatWaitsForRoomComesOnce) {
   ShardHarness h({.ring_bytes = 64 * 1024, .curate = false});

@@ -143,6 +143,13 @@ TEST(Config, WithoutTablesThereAreNoSnapshots) {
   EXPECT_EQ(c.snapshot.store, SnapshotStoreKind::None);
 }
 
+TEST(Config, WithoutTablesThereAreNoDumps) {
+  const std::string error = error_of("[curation]\nenabled = false\n[dump]\ninterval_s = 60\n");
+  EXPECT_EQ(error.rfind("f.toml:4: dump.interval_s must be 0 with curation.enabled = false", 0), 0U) << error;
+  EXPECT_EQ(parse_config("[curation]\nenabled = false\n[dump]\ninterval_s = 0\n", "f.toml").dump.interval_s,
+            0);
+}
+
 TEST(Config, RouterEntriesThatCannotBeMeant) {
   EXPECT_EQ(error_of("[[router]]\nname = \"x\"\n").rfind("f.toml: router.address must be an address", 0), 0U);
   EXPECT_EQ(error_of("[[router]]\naddress = \"10.0.0.1/8\"\n").rfind("f.toml:2: router.address must be", 0),
