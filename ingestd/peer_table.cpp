@@ -282,6 +282,7 @@ void PeerTable::write_rows() {
       row.withdraws_dropped = r->withdraws_dropped;
       row.routes_untold = static_cast<std::uint32_t>(std::min<std::uint64_t>(r->untold.entries, UINT32_MAX));
       row.throttled = r->waiting != 0 ? 1 : 0;
+      copy_text(row.name, r->name);
       std::memcpy(row.sys_name, r->sys_name.data(), sizeof row.sys_name);
       std::memcpy(row.sys_descr, r->sys_descr.data(), sizeof row.sys_descr);
       std::memcpy(row.last_error_text, r->last_error_text.data(), sizeof row.last_error_text);

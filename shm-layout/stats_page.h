@@ -13,7 +13,7 @@
 namespace arancini::shm {
 
 inline constexpr std::uint64_t kStatsMagic = 0x5354415449434e41ULL;  // "ANCITATS" in memory order
-inline constexpr std::uint32_t kStatsAbiVersion = 2;
+inline constexpr std::uint32_t kStatsAbiVersion = 3;
 
 enum class ProcessKind : std::uint32_t { Ingestd = 1, Publishd = 2, Curated = 3 };
 
@@ -69,6 +69,7 @@ struct alignas(kLineBytes) RouterRow {
   std::uint32_t routes_untold;          // what was told of them differs from what the router has, for now
   std::uint64_t announcements_dropped;  // not told when they came, for want of room in the ring
   std::uint64_t withdraws_dropped;
+  char name[kStatsTextBytes];      // of [[router]], empty: none
   char sys_name[kStatsTextBytes];  // from Initiation, UTF-8, cut, zero-terminated
   char sys_descr[kStatsTextBytes];
   char last_error_text[kStatsTextBytes];
@@ -112,7 +113,7 @@ static_assert(std::is_standard_layout_v<StatsPage> && std::is_standard_layout_v<
 static_assert(sizeof(StatsHeader) == 128);
 static_assert(offsetof(StatsHeader, heartbeat_boottime_ns) == 40 && offsetof(StatsHeader, version) == 64);
 static_assert(sizeof(StatsPage) == 128 + 8 * kStatsValues);
-static_assert(sizeof(RouterRow) == 512 && offsetof(RouterRow, sys_name) == 128);
+static_assert(sizeof(RouterRow) == 640 && offsetof(RouterRow, name) == 128);
 static_assert(sizeof(PeerRow) == 128 && offsetof(PeerRow, changed_realtime_ns) == 48);
 
 inline constexpr std::uint64_t kStatsLayoutHash = [] {
@@ -152,6 +153,7 @@ inline constexpr std::uint64_t kStatsLayoutHash = [] {
                               offsetof(RouterRow, routes_untold),
                               offsetof(RouterRow, announcements_dropped),
                               offsetof(RouterRow, withdraws_dropped),
+                              offsetof(RouterRow, name),
                               offsetof(RouterRow, sys_name),
                               offsetof(RouterRow, sys_descr),
                               offsetof(RouterRow, last_error_text),

@@ -309,6 +309,7 @@ std::vector<StatsReader::Router> StatsReader::routers() const {
     r.announcements_dropped = field<std::uint64_t>(row, offsetof(Row, announcements_dropped));
     r.withdraws_dropped = field<std::uint64_t>(row, offsetof(Row, withdraws_dropped));
     r.throttled = field<std::uint32_t>(row, offsetof(Row, throttled)) != 0;
+    r.name = text_field(row, offsetof(Row, name));
     r.sys_name = text_field(row, offsetof(Row, sys_name));
     r.sys_descr = text_field(row, offsetof(Row, sys_descr));
     r.last_error_text = text_field(row, offsetof(Row, last_error_text));

@@ -123,7 +123,7 @@ class StatsReader {
                   announcements_dropped = 0, withdraws_dropped = 0;
     std::uint32_t routes_untold = 0;
     bool throttled = false;
-    std::string sys_name, sys_descr, last_error_text;
+    std::string name, sys_name, sys_descr, last_error_text;
   };
   struct Peer {
     std::uint32_t router = 0;

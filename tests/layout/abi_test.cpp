@@ -19,8 +19,8 @@ TEST(WhenThisFailsRaiseTheAbiVersion, Ring) {
 }
 
 TEST(WhenThisFailsRaiseTheAbiVersion, StatsPage) {
-  EXPECT_EQ(kStatsAbiVersion, 2U);
-  EXPECT_EQ(kStatsLayoutHash, 14263129602620756244ULL);
+  EXPECT_EQ(kStatsAbiVersion, 3U);
+  EXPECT_EQ(kStatsLayoutHash, 6507543331682940767ULL);
   EXPECT_EQ(kStatsMagic, 0x5354415449434e41ULL);
   EXPECT_EQ(kStatsValues, 256U);
 }

@@ -111,6 +111,7 @@ TEST_F(StatsFile, RowsAreNeverTorn) {
         r.in_use = 1;
         r.messages = n;
         r.routes = n * 3;
+        copy_text(r.name, text);
         copy_text(r.sys_name, text);
         r.updates_published = n * 5;
         copy_text(r.last_error_text, text);
@@ -140,6 +141,7 @@ TEST_F(StatsFile, RowsAreNeverTorn) {
       ASSERT_EQ(r.updates_published, r.messages * 5);
       ASSERT_EQ(r.sys_name, std::string(1 + r.messages % 120, static_cast<char>('a' + r.messages % 26)));
       ASSERT_EQ(r.last_error_text, r.sys_name);
+      ASSERT_EQ(r.name, r.sys_name);
       ASSERT_GE(r.messages, last);
       if (r.messages != last) ++changes;
       last = r.messages;
