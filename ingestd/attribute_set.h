@@ -12,7 +12,9 @@
 namespace arancini::ingestd {
 
 // Bits of the one byte of AttrKey::flags. kAttributesCanonical is in attribute_store.h.
-inline constexpr std::byte kAttributesAs2{0x01};  // wire::Attributes::as2; never with the other
+inline constexpr std::byte kAttributesAs2{0x01};  // wire::Attributes::as2; never with the canonical form
+// IPv4 unicast in an MP_REACH that has no next hop; elsewhere the family or the next hop says so.
+inline constexpr std::byte kAttributesViaMp{0x04};
 
 inline AttrKey canonical_key(const schema::CanonicalAttributes& form) {
   static constexpr std::byte kFlags[1] = {kAttributesCanonical};
@@ -24,7 +26,8 @@ struct AttributeSet {
   AttributeSet(const AttrKey& parts, Family family)
       : attributes(
             wire::parse_attributes(parts.attributes, (parts.flags.front() & kAttributesAs2) != std::byte{0})),
-        via_mp(family != kIpv4Unicast || !parts.next_hop.empty()),
+        via_mp(family != kIpv4Unicast || !parts.next_hop.empty() ||
+               (parts.flags.front() & kAttributesViaMp) != std::byte{0}),
         next_hop(wire::next_hop_address(parts.next_hop.empty() ? attributes.next_hop : parts.next_hop)) {
     if (via_mp) attributes.present |= std::uint64_t{1} << static_cast<unsigned>(wire::AttrType::MpReach);
   }

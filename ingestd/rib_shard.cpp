@@ -249,7 +249,8 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
   // Holds a reference of its own, so that the id stays what it is while the slices run.
   Announced attr;
   if (field.announced) {
-    const std::byte flags = attributes.as2 ? kAttributesAs2 : std::byte{0};
+    std::byte flags = attributes.as2 ? kAttributesAs2 : std::byte{0};
+    if (field.via_mp && field.family == kIpv4Unicast && field.next_hop.empty()) flags |= kAttributesViaMp;
     attr.id = context_.attributes.intern({field.next_hop, {&flags, 1}, without_mp(attributes.all)});
     if (attr.id == AttrId::None) return Outcome::NoMemory;
     attr.alias = alias_of(attributes, batch.next_hop, field.via_mp);

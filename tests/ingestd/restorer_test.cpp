@@ -208,6 +208,41 @@ TEST_F(RestorerTest, SnapshotThenWhatFollowsIt) {
   EXPECT_EQ(routes(), 8U);  // 0 to 3 of the snapshot, 6 to 9 of the log
 }
 
+// IPv4 in MP_REACH without next hop, as of a Loc-RIB: told by the update, by a dump, and known after both.
+TEST_F(RestorerTest, WhatCameWithoutNextHopInMpReachIsKnown) {
+  UpdateBuilder with, without;
+  with.basics({65000}, ip("10.9.9.9")).mp_announce_raw(kIpv4Unicast, {}, {prefix(1)});
+  without.origin(0).as_path({65000}).mp_announce_raw(kIpv4Unicast, {}, {prefix(2)});
+  const auto tells = [&](ShardHarness& h) {
+    const SessionId session = h.open();
+    h.send(session, peer_up(PeerSpec{}, {}, {}));
+    h.send(session, route_monitoring(PeerSpec{}, with));
+    h.send(session, route_monitoring(PeerSpec{}, without));
+    h.settle();
+  };
+  for (const bool dumped : {false, true}) {
+    SCOPED_TRACE(dumped);
+    ShardHarness before({.keep_log = true});
+    tells(before);
+    if (dumped) {
+      before.request_dump();
+      for (int i = 0; i < 100 && before.dumps() == 0; ++i) before.pass_time(0.1);
+      ASSERT_EQ(before.dumps(), 1U);
+    }
+    for (const auto& u : before.take_updates()) EXPECT_TRUE(u.multiprotocol);
+    const std::vector<Buffer> log = before.log();
+    h_.crash();
+    h_.lose_log();
+    FakeLog reader({[&](const LogRequest& r, LogVisitor& v) { return all(log, r, v); }});
+    (void)run(reader);
+    ASSERT_EQ(routes(), 2U);
+    const std::uint64_t told = h_.metric(IngestMetric::UpdatesAnnounced);
+    tells(h_);
+    EXPECT_EQ(h_.metric(IngestMetric::UpdatesAnnounced), told);
+    EXPECT_EQ(h_.metric(IngestMetric::UpdatesSuppressedDuplicate), 2U);
+  }
+}
+
 TEST_F(RestorerTest, GoesOnWhereItWasWhenPublishdComesBack) {
   const std::vector<Buffer> payloads = told(10);
   FakeLog log({[&](const LogRequest&, LogVisitor& v) {
