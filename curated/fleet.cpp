@@ -253,12 +253,12 @@ std::vector<PeerView> Fleet::peers() {
   std::vector<PeerView> out;
   for (const auto& [shard, page] : ingestd_) {
     if (page.reader == nullptr) continue;
-    std::map<std::uint32_t, std::string> names;
-    for (StatsReader::Router& row : page.reader->routers()) names[row.index] = std::move(row.address);
+    std::map<std::uint32_t, StatsReader::Router> routers;
+    for (StatsReader::Router& row : page.reader->routers()) routers.emplace(row.index, std::move(row));
     for (StatsReader::Peer& row : page.reader->peers()) {
-      const auto router = names.find(row.router);
-      if (router == names.end()) continue;  // its router's row went away between the two looks
-      out.push_back({shard, router->second, std::move(row)});
+      const auto router = routers.find(row.router);
+      if (router == routers.end()) continue;  // its router's row went away between the two looks
+      out.push_back({shard, router->second.address, router->second.name, std::move(row)});
     }
   }
   return out;

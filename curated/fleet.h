@@ -60,7 +60,7 @@ struct RouterView {
 
 struct PeerView {
   std::uint32_t shard = 0;
-  std::string router;
+  std::string router, router_name;  // its row's
   StatsReader::Peer row;
 };
 

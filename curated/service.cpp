@@ -160,9 +160,10 @@ class ControlImpl final : public pb::Control::Service {
     wanted.limit = request->limit();
     wanted.one_router = !request->router().empty();
     if (wanted.one_router) {
-      const auto router = IpAddress::parse(request->router());
-      if (!router) return not_an_address(request->router());
-      wanted.router = *router;
+      const auto router = router_of(request->router());
+      if (!router) return unknown_router(request->router());
+      wanted.router = router->address;
+      wanted.router_name = router->name;
     }
     LookupFound found = shards_.lookup(wanted, [context] { return context->IsCancelled(); });
     pb::LookupReply reply;
@@ -196,9 +197,7 @@ class ControlImpl final : public pb::Control::Service {
     for (const RouterView& r : fleet_.routers()) {
       auto* to = out->add_routers();
       to->set_address(r.row.address);
-      const auto address = IpAddress::parse(r.row.address);
-      const RouterEntry* entry = address ? config_.routers.find(*address, r.row.sys_name) : nullptr;
-      to->set_name(entry == nullptr || entry->name.empty() ? r.row.sys_name : entry->name);
+      to->set_name(r.row.name.empty() ? r.row.sys_name : r.row.name);
       to->set_description(r.row.sys_descr);
       to->set_shard(r.shard);
       to->set_state(std::string(router_state(r.row.state)));
@@ -225,14 +224,15 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status ListPeers(grpc::ServerContext*, const pb::ListPeersRequest* request,
                          pb::ListPeersResponse* out) override {
-    std::string wanted;
+    std::optional<NamedRouter> wanted;
     if (!request->router().empty()) {
-      const auto address = IpAddress::parse(request->router());
-      if (!address) return not_an_address(request->router());
-      wanted = address->to_string();  // the form of the rows
+      wanted = router_of(request->router());
+      if (!wanted) return unknown_router(request->router());
     }
+    const std::string address = wanted ? wanted->address.to_string() : "";  // the form of the rows
     for (const PeerView& p : fleet_.peers()) {
-      if (!wanted.empty() && p.router != wanted) continue;
+      if (wanted && (p.router != address || (!wanted->name.empty() && p.router_name != wanted->name)))
+        continue;
       auto* to = out->add_peers();
       to->set_router(p.router);
       to->set_address(p.row.address);
@@ -255,9 +255,26 @@ class ControlImpl final : public pb::Control::Service {
   }
 
  private:
-  static grpc::Status not_an_address(const std::string& text) {
+  struct NamedRouter {
+    IpAddress address;
+    std::string name;  // empty: all routers of that address
+  };
+  // An address, or a name of [[router]] (which cannot be an address).
+  std::optional<NamedRouter> router_of(const std::string& text) {
+    if (const auto address = IpAddress::parse(text)) return NamedRouter{*address, {}};
+    for (const RouterEntry& entry : config_.routers.entries) {
+      if (entry.name == text) return NamedRouter{entry.address.address, text};
+    }
+    // One that was called so when its tables were told.
+    for (const RouterView& r : fleet_.routers()) {
+      if (r.row.name != text) continue;
+      if (const auto address = IpAddress::parse(r.row.address)) return NamedRouter{*address, text};
+    }
+    return std::nullopt;
+  }
+  static grpc::Status unknown_router(const std::string& text) {
     return {grpc::StatusCode::INVALID_ARGUMENT,
-            "'" + text + "' is not an IPv4 or IPv6 address; see: aranctl routers"};
+            "'" + text + "' is neither an address nor a name of [[router]]; aranctl routers shows both"};
   }
 
   [[nodiscard]] pb::Status status() {
@@ -296,14 +313,14 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status dump(grpc::ServerContext& context, const pb::DumpRequest& request, pb::DumpReply& out) {
     if (!config_.curation.enabled) return no_tables();
-    std::optional<IpAddress> router;
+    std::optional<NamedRouter> router;
     if (!request.router().empty()) {
-      router = IpAddress::parse(request.router());
-      if (!router) return not_an_address(request.router());
+      router = router_of(request.router());
+      if (!router) return unknown_router(request.router());
     }
     std::vector<ShardProblem> problems;
     const auto done = shards_.dump(
-        router ? &*router : nullptr, [&context] { return context.IsCancelled(); }, problems);
+        router ? &router->address : nullptr, [&context] { return context.IsCancelled(); }, problems);
     for (const DumpDone& d : done) {
       auto* to = out.add_shards();
       to->set_shard(d.shard);

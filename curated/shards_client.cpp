@@ -147,7 +147,10 @@ LookupFound ShardsClient::lookup(const LookupWanted& wanted, const Cancelled& ca
   request.set_match(wanted.match == LookupWanted::Match::Exact    ? pb::LookupRequest::EXACT
                     : wanted.match == LookupWanted::Match::Longer ? pb::LookupRequest::LONGER
                                                                   : pb::LookupRequest::LONGEST);
-  if (wanted.one_router) request.set_router(bytes_of(wanted.router));
+  if (wanted.one_router) {
+    request.set_router(bytes_of(wanted.router));
+    request.set_router_name(wanted.router_name);
+  }
   request.set_limit(wanted.limit);
 
   LookupFound out;

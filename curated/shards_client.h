@@ -33,6 +33,7 @@ struct LookupWanted {
   enum class Match : std::uint8_t { Longest, Exact, Longer } match = Match::Longest;
   bool one_router = false;
   IpAddress router;
+  std::string router_name;  // empty: all routers of that address
   std::uint64_t limit = 0;
 };
 struct LookupFound {

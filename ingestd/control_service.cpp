@@ -79,6 +79,7 @@ class ShardImpl final : public pb::Shard::Service {
       query.router = address_of(request->router());
       if (!query.router) return {grpc::StatusCode::INVALID_ARGUMENT, "the router's address has not 16 bytes"};
     }
+    query.router_name = request->router_name();
     query.limit = request->limit();
 
     // One at a time: each may take a slice of every round of the hot thread.

@@ -77,6 +77,12 @@ RibTable* LookupTask::table_at_cursor(Shard::Impl& shard) const {
   return table == table_ ? table : nullptr;
 }
 
+bool LookupTask::is_wanted(const Router& router) const {
+  if (!query_.router) return true;
+  return router.address == *query_.router &&
+         (query_.router_name.empty() || router.name == query_.router_name);
+}
+
 void LookupTask::next_table(Shard::Impl& shard, std::size_t& budget) {
   if (table_ != nullptr) ++table_index_;
   table_ = nullptr;
@@ -84,7 +90,7 @@ void LookupTask::next_table(Shard::Impl& shard, std::size_t& budget) {
   for (std::size_t n = 1; row_ < rows; ++row_, table_index_ = 0, ++n) {
     if (n % kRowsPerFind == 0 && --budget == 0) return;
     PeerView* const view = shard.peers.view_at(row_);
-    if (view == nullptr || (query_.router && view->peer.router->address != *query_.router)) continue;
+    if (view == nullptr || !is_wanted(*view->peer.router)) continue;
     for (; table_index_ < view->tables.size(); ++table_index_) {
       const RibTable* const table = view->tables[table_index_].get();
       if (table == nullptr || table->routes.size() == 0 || table->routes.is_v4() != v4_) continue;

@@ -23,6 +23,7 @@ struct LookupQuery {
   std::uint8_t length = 0;  // 0 to 32 of IPv4, 0 to 128 of IPv6
   Match match = Match::Longest;
   std::optional<IpAddress> router;  // nullopt: all
+  std::string router_name{};        // with `router`: only the one of that name; empty: all of that address
   std::uint64_t limit = 0;          // of routes, 0: none
 };
 
@@ -55,6 +56,7 @@ class LookupTask final : public HotTask {
   // Prefixes found and not encoded yet; a slice of a walk.
   static constexpr std::size_t kMostFound = 512;
 
+  [[nodiscard]] bool is_wanted(const Router& router) const;
   [[nodiscard]] bool covers(const Prefix& prefix) const;
   [[nodiscard]] RibTable* table_at_cursor(Shard::Impl& shard) const;
   void next_table(Shard::Impl& shard, std::size_t& budget);

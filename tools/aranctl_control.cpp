@@ -26,11 +26,11 @@ constexpr auto kLookupPatience = std::chrono::seconds(60);
 constexpr auto kLongPatience = std::chrono::seconds(3600);
 constexpr std::uint64_t kSecond = 1'000'000'000U;
 
-// Shards that are missing in an answer: never silently.
+// Shards that are missing in an answer: never silently. `what`: what they did not do.
 template <class Reply>
-void say_problems(const Reply& reply, int& exit_code) {
+void say_problems(const Reply& reply, int& exit_code, const char* what = "is missing") {
   for (const pb::ShardProblem& p : reply.problems()) {
-    std::fprintf(stderr, "aranctl: shard %u is missing: %s\n", p.shard(), p.text().c_str());
+    std::fprintf(stderr, "aranctl: shard %u %s: %s\n", p.shard(), what, p.text().c_str());
     exit_code = kExitIncomplete;
   }
 }
@@ -348,7 +348,7 @@ void snapshot(const GlobalOptions& options, int& exit_code) {
                   static_cast<unsigned long long>(k.longest_pause_us()));
     }
   }
-  say_problems(answer, exit_code);
+  say_problems(answer, exit_code, "took no snapshot");
 }
 
 }  // namespace
@@ -364,7 +364,7 @@ bool request_dump(const GlobalOptions& options, const std::string& router, std::
   }
   for (const auto& k : answer.shards())
     done.push_back({k.shard(), k.routers(), k.routes(), k.writer(), k.start_event(), k.end_event()});
-  say_problems(answer, exit_code);
+  say_problems(answer, exit_code, "published no tables");
   return true;
 }
 
@@ -375,7 +375,7 @@ void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit
       ->callback([&options, &exit_code] { routers(options, exit_code); });
   auto* peers_command = app.add_subcommand("peers", "every BGP peer and view that routers report");
   const auto router = std::make_shared<std::string>();
-  peers_command->add_option("--router", *router, "only those of the router with this address");
+  peers_command->add_option("--router", *router, "only those of the router with this address or name");
   peers_command->callback([&options, &exit_code, router] { peers(options, *router, exit_code); });
 
   auto* lookup_command =
@@ -384,7 +384,8 @@ void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit
   lookup_command->add_option("prefix", wanted->prefix, "192.0.2.0/24, or an address")->required();
   auto* longer = lookup_command->add_flag("--longer", wanted->longer, "the prefix and all that lie in it");
   lookup_command->add_flag("--exact", wanted->exact, "only this prefix")->excludes(longer);
-  lookup_command->add_option("--router", wanted->router, "only those of the router with this address");
+  lookup_command->add_option("--router", wanted->router,
+                             "only those of the router with this address or name");
   lookup_command->add_option("--limit", wanted->limit, "at most so many of each shard; 0: all")
       ->capture_default_str();
   lookup_command->callback([&options, &exit_code, wanted] { lookup(options, *wanted, exit_code); });

@@ -44,6 +44,8 @@ void print(const DumpMark& mark, bool json) {
                                 {"writer", mark.writer.to_hex()}, {"start_event", mark.start_event},
                                 {"end_event", mark.end_event}};
     fmt::print("{}\n", to_line(j));
+  } else if (mark.routes == 0) {
+    fmt::print("router {}: no routes; read the stream from {}\n", mark.router, mark.after + 1);
   } else {
     fmt::print("router {}: {} routes; read the stream from {}, complete at {}\n", mark.router, mark.routes,
                mark.after + 1, mark.complete);
@@ -106,7 +108,8 @@ void add_dump_command(CLI::App& app, const GlobalOptions& globals, int& exit_cod
   auto options = std::make_shared<DumpOptions>();
   CLI::App* const sub = app.add_subcommand(
       "dump", "publishes the tables of a router, or of all, again, so that a consumer can begin there");
-  sub->add_option("router", options->router, "its address; default: all");
+  sub->add_option("router", options->router,
+                  "its address or name (which stands for its address); default: all");
   sub->add_option("--timeout", options->timeout_s, "seconds that it may take")->capture_default_str();
   options->flags.add_to(*sub);
   sub->callback([&globals, &exit_code, options] { exit_code = dump(*options, globals); });

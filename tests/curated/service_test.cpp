@@ -25,6 +25,10 @@ namespace pb = control::v1;
 class Control : public ::testing::Test {
  protected:
   void SetUp() override {
+    RouterEntry entry;
+    entry.name = "core-c";
+    entry.address = *AddressRange::parse("192.0.2.7");
+    t_.config.routers.entries.push_back(entry);
     auto made = ControlServer::start(t_.config, fleet_, log_);
     ASSERT_TRUE(made) << made.error();
     server_ = std::move(made).value();
@@ -100,6 +104,37 @@ TEST_F(Control, ListsRouters) {
   EXPECT_EQ(r.last_error_code(), 205U);
   EXPECT_EQ(r.last_error(), "attribute 2 at byte 31");
   EXPECT_TRUE(r.throttled());
+}
+
+// Several routers behind one address are told apart by the name that ingestd gave them, whatever they say.
+TEST_F(Control, ShowsTheNamesOfTheConfiguration) {
+  auto ingestd = t_.ingestd(0);
+  TestFleet::add_router(ingestd, 0, "192.0.2.7", "a", "core-a");
+  TestFleet::add_router(ingestd, 1, "192.0.2.7", "a", "core-b");
+  TestFleet::add_peer(ingestd, 0, 0, "198.51.100.1");
+  TestFleet::add_peer(ingestd, 1, 1, "198.51.100.2");
+  const auto stub = pb::Control::NewStub(channel_);
+  grpc::ClientContext context;
+  set_deadline(context);
+  pb::ListRoutersResponse answer;
+  ASSERT_TRUE(stub->ListRouters(&context, {}, &answer).ok());
+  ASSERT_EQ(answer.routers_size(), 2);
+  EXPECT_EQ(answer.routers(0).name(), "core-a");
+  EXPECT_EQ(answer.routers(1).name(), "core-b");
+  const auto peers_of = [&](const std::string& router) {
+    grpc::ClientContext call;
+    set_deadline(call);
+    pb::ListPeersRequest request;
+    request.set_router(router);
+    pb::ListPeersResponse peers;
+    EXPECT_TRUE(stub->ListPeers(&call, request, &peers).ok());
+    std::string all;
+    for (const auto& p : peers.peers()) all += p.address() + " ";
+    return all;
+  };
+  EXPECT_EQ(peers_of("core-b"), "198.51.100.2 ");
+  EXPECT_EQ(peers_of("core-c"), "") << "configured, but never seen";
+  EXPECT_EQ(peers_of("192.0.2.7"), "198.51.100.1 198.51.100.2 ");
 }
 
 TEST_F(Control, ListsPeersOfAllOrOfOneRouter) {
@@ -218,7 +253,7 @@ TEST_F(Control, WritesDownWhoChangedWhat) {
   const std::string who = fmt::format(" uid={} gid={} pid={} user=", ::geteuid(), ::getegid(), ::getpid());
   EXPECT_NE(line.find(who), std::string::npos) << line;
   EXPECT_NE(line.find(" command=Dump arguments=\"router: "), std::string::npos) << line;
-  EXPECT_NE(line.find("is not an IPv4 or IPv6 address"), std::string::npos) << line;
+  EXPECT_NE(line.find("is neither an address nor a name of"), std::string::npos) << line;
   EXPECT_FALSE(std::getline(in, line)) << "one line for a call: " << line;
   struct stat s {};
   ASSERT_EQ(::stat((t_.config.paths.state_dir + "/audit.log").c_str(), &s), 0);

@@ -179,7 +179,7 @@ class Supervise(unittest.TestCase):
         self.assertEqual([(x["router"], x["address"], x["asn"], x["view"], x["state"], x["distinguisher"]) for x in peers],
                          [("192.0.2.2", "2001:db8::1", 65001, "loc-rib", "up", "0:0")])
         self.assertEqual(len(json.loads(self.aranctl("peers", "--json"))["peers"]), 2)
-        self.assertIn("is not an IPv4 or IPv6 address", self.aranctl("peers", "--router", "edge1", status=64))
+        self.assertIn("is neither an address nor a name of", self.aranctl("peers", "--router", "edge1", status=64))
 
         for command, text in (("status", "ingestd@1"), ("routers", "edge1"), ("peers", "loc-rib")):
             shown = self.aranctl(command)

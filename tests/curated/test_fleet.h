@@ -47,7 +47,8 @@ struct TestFleet {
   }
   StatsWriter publishd() { return page(config.publishd_stats_path(), shm::ProcessKind::Publishd, 0); }
 
-  static void add_router(StatsWriter& to, std::uint32_t index, const char* address, const char* name) {
+  static void add_router(StatsWriter& to, std::uint32_t index, const char* address, const char* sys_name,
+                         const char* name = "") {
     to.update_router(index, [&](shm::RouterRow& row) {
       row.in_use = 1;
       std::memcpy(row.address, IpAddress::parse(address)->bytes.data(), 16);
@@ -60,7 +61,8 @@ struct TestFleet {
       row.throttled = 1;
       row.last_error = 205;
       row.last_message_realtime_ns = 1'700'000'000'500'000'000U;
-      copy_text(row.sys_name, name);
+      copy_text(row.name, name);
+      copy_text(row.sys_name, sys_name);
       copy_text(row.last_error_text, "attribute 2 at byte 31");
     });
   }

@@ -257,5 +257,37 @@ TEST(LookupWalk, LongestIsWhatALinearSearchFinds) {
   }
 }
 
+// Behind one address, told apart by name.
+TEST(LookupByName, OneRouterOfAnAddress) {
+  ShardHarness::Options options;
+  for (const char* name : {"a", "b"}) {
+    RouterEntry entry;
+    entry.address = *AddressRange::parse("192.0.2.7");
+    entry.name = std::string("core-") + name;
+    entry.sys_name = name;
+    options.rules.entries.push_back(entry);
+  }
+  ShardHarness h(options);
+  PeerSpec peer;
+  peer.address = ip("10.0.0.1");
+  for (const char* name : {"a", "b"}) {
+    const SessionId s = h.open("192.0.2.7");
+    h.send(s, initiation(name, "d"));
+    h.send(s, peer_up(peer));
+    UpdateBuilder u;
+    u.basics({64999}, ip("10.0.0.1")).announce("20.0.0.0/24");
+    h.send(s, route_monitoring(peer, u));
+  }
+  LookupQuery q = query("20.0.0.1/32");
+  q.router = ip("192.0.2.7");
+  EXPECT_EQ(look_up(h, q).routes.size(), 2U);
+  q.router_name = "core-b";
+  const Answer one = look_up(h, q);
+  ASSERT_EQ(one.routes.size(), 1U);
+  EXPECT_EQ(one.routes.front().router_id, "core-b");
+  q.router_name = "core-c";
+  EXPECT_TRUE(look_up(h, q).routes.empty());
+}
+
 }  // namespace
 }  // namespace arancini::testing
