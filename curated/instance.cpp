@@ -113,9 +113,15 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
   signals_ = Fd(::signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) throw StartError(EX_OSERR, fmt::format("signalfd: {}", std::strerror(errno)));
 
-  if (supervise_) prepare_children();
+  if (supervise_) {
+    prepare_children();
+    manager_ = children_.get();
+  } else if (SystemdUnits::responsible()) {
+    units_ = std::make_unique<SystemdUnits>(log_, clock_, SystemdUnits::Options());
+    manager_ = units_.get();
+  }
   config_.nats.url = mask_url(config_.nats.url);
-  fleet_ = std::make_unique<Fleet>(config_, clock_, children_.get());
+  fleet_ = std::make_unique<Fleet>(config_, clock_, manager_);
   auto exporter = Exporter::start(config_, *fleet_);
   if (!exporter) throw StartError(EX_UNAVAILABLE, exporter.error());
   exporter_ = std::move(exporter).value();
@@ -315,7 +321,7 @@ void Instance::handle_signals() {
     log_.info("{}", stopping_ ? "asked to stop again: what is left is killed" : "stopping");
     stopping_ = true;
     ::sd_notify(0, "STOPPING=1");
-    if (children_) children_->stop();
+    if (manager_ != nullptr) manager_->stop();
   }
 }
 
@@ -372,27 +378,27 @@ void Instance::tell_status() {
 int Instance::wait_ms() const {
   const std::uint64_t now = clock_.boottime_ns();
   std::uint64_t until = now + (ready_ ? 1000 : 20) * kMs;
-  if (children_) {
-    if (const std::uint64_t due = children_->deadline_ns(); due != 0) until = std::min(until, due);
+  if (manager_ != nullptr) {
+    if (const std::uint64_t due = manager_->deadline_ns(); due != 0) until = std::min(until, due);
   }
   if (watchdog_every_ns_ != 0) until = std::min(until, watchdog_due_ns_);
   return until <= now ? 0 : static_cast<int>((until - now + kMs - 1) / kMs);
 }
 
 int Instance::run() {
-  if (children_) children_->do_work();
-  while (!(stopping_ && (!children_ || children_->stopped()))) {
+  if (manager_ != nullptr) manager_->do_work();
+  while (!(stopping_ && (manager_ == nullptr || manager_->stopped()))) {
     start_publishd_when_nats_answers();
     announce_when_ready();
     feed_watchdog();
     tell_status();
     pollfd wait[] = {{signals_.get(), POLLIN, 0},
                      {control_->poll_fd(), POLLIN, 0},
-                     {children_ ? children_->poll_fd() : -1, POLLIN, 0}};
+                     {manager_ != nullptr ? manager_->poll_fd() : -1, POLLIN, 0}};
     ::poll(wait, std::size(wait), wait_ms());
     if ((wait[0].revents & POLLIN) != 0) handle_signals();
     if ((wait[1].revents & POLLIN) != 0) control_->accept_callers();
-    if (children_) children_->do_work();
+    if (manager_ != nullptr) manager_->do_work();
   }
   log_.info("stopped");
   return EX_OK;

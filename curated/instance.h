@@ -17,6 +17,7 @@
 #include "curated/listeners.h"
 #include "curated/nats_embedded.h"
 #include "curated/service.h"
+#include "curated/systemd_units.h"
 
 namespace arancini::curated {
 
@@ -74,6 +75,8 @@ class Instance {
   std::optional<Listeners> listeners_;
   std::optional<EmbeddedNats> nats_;
   std::unique_ptr<ChildProcesses> children_;
+  std::unique_ptr<SystemdUnits> units_;
+  ProcessManager* manager_ = nullptr;       // one of these, or null: the daemons are somebody else's
   std::optional<ChildSpec> held_publishd_;  // until the embedded server answers
   std::uint64_t hold_until_ns_ = 0;
   std::unique_ptr<Fleet> fleet_;

@@ -168,7 +168,7 @@ class Booted:
     def journal(self, unit, lines=40):
         return self.run("journalctl", "--no-pager", "-q", "-u", unit, "-n", str(lines), check=False).stdout
 
-    def __exit__(self, *_):
+    def halt(self):
         if self.nspawn is not None and self.nspawn.poll() is None:
             if self.leader:
                 self.run("kill", "-s", "RTMIN+4", "1", check=False)  # systemd: power off
@@ -180,7 +180,15 @@ class Booted:
                 self.nspawn.terminate()
                 self.nspawn.wait(10)
         self.console.close()
+        self.nspawn = self.leader = None
+        wait_for("no cgroups left of systemd-nspawn", lambda: (remove_cgroups(), not left_cgroups())[1], 10)
+
+    def reboot(self):
+        self.halt()
+        self.boot()
+
+    def __exit__(self, *_):
+        self.halt()
         for target in (self.root, self.folder):
             subprocess.run(["umount", "-R", "-l", target], check=False, capture_output=True)
         os.rmdir(self.folder)
-        wait_for("no cgroups left of systemd-nspawn", lambda: (remove_cgroups(), not left_cgroups())[1], 10)

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""The package on a real systemd (booted.py): installed, run with a real nats-server, hurt, upgraded, removed and purged.
-usage: systemd_test.py tools/package"""
+"""The package on a real systemd (booted.py): installed, run with a real nats-server, hurt, rebooted, upgraded, removed and purged; and
+the cases of tests/curated/process_manager_test.cpp on units.
+usage: systemd_test.py tools/package CURATED_TEST FAKE_CHILD"""
+import json
 import os
 import re
-import socket
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,31 +14,45 @@ import tempfile
 import booted
 from booted import wait_for
 
-LIBEXEC = "/usr/libexec/arancini"
-UNITS = ("publishd.service", "curated.service", "ingestd@0.service", "ingestd@1.service")
-CONFIG = "[shards]\ncount = 2\n[bmp]\nlisten = \"127.0.0.1:4000\"\n[ring]\nsize_bytes = 16777216\n"
+INGESTD = ("ingestd@0.service", "ingestd@1.service")
+UNITS = ("publishd.service", *INGESTD, "curated.service")
+SOCKETS = ("ingestd@0.socket", "ingestd@1.socket")
+CONFIG_FILE = "/etc/arancini/arancini.toml"
+CONFIG = "[shards]\ncount = 2\n[bmp]\nlisten = \"127.0.0.1:4001\"\n[ring]\nsize_bytes = 16777216\n"
+NATS = "nats://127.0.0.1:4222"
 
 
-def package(tool, out, version):
-    done = subprocess.run([tool, "--no-build", "--no-install", "--out", out, "--version", version], capture_output=True, text=True)
+def packages(tool, out):
+    """The package as it is built, and the same as a newer version."""
+    done = subprocess.run([tool, "--no-build", "--no-install", "--out", out, "--version", "0.1.0"], capture_output=True, text=True)
     if done.returncode != 0:
         raise AssertionError(f"tools/package: {done.stderr}")
-    return done.stdout.splitlines()[-1]
+    first, tree, second = done.stdout.splitlines()[-1], f"{out}/tree", f"{out}/arancini_0.1.1.deb"
+    subprocess.run(["dpkg-deb", "-R", first, tree], check=True)
+    control = open(f"{tree}/DEBIAN/control").read()
+    with open(f"{tree}/DEBIAN/control", "w") as f:
+        f.write(control.replace("Version: 0.1.0", "Version: 0.1.1"))
+    subprocess.run(["dpkg-deb", "-Znone", "--build", tree, second], check=True, stdout=subprocess.DEVNULL)
+    return first, second
+
+
+def check(true, text):
+    assert true, text
+    print("ok:", text, flush=True)
 
 
 class Test:
     def __init__(self, system):
         self.b = system
 
-    def check(self, true, text):
-        assert true, text
-        print("ok:", text, flush=True)
-
     def pid(self, unit):
         return int(self.b.show(unit, "MainPID"))
 
+    def pids(self):
+        return {unit: self.pid(unit) for unit in UNITS}
+
     def up(self, unit, than=0):
-        """Until the unit runs with another process than `than`; its pid."""
+        """Until the unit is ready with another process than `than`; its pid."""
         def look():
             got = self.b.show(unit, "ActiveState", "MainPID")
             pid = int(got["MainPID"])
@@ -45,55 +62,251 @@ class Test:
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.b.systemctl('status', unit, check=False)}\n{self.b.journal(unit)}") from None
 
-    def processes(self):
-        out = self.b.run("aranctl", "status", "--json").stdout
-        import json
-        return {p["name"]: p for p in json.loads(out)["processes"]}
+    def all_up(self):
+        for unit in UNITS:
+            self.up(unit)
+
+    def signal(self, pid, number):
+        self.b.run("kill", f"-{int(number)}", str(pid))
+
+    def drop_in(self, unit, text):
+        self.b.run("mkdir", "-p", f"/run/systemd/system/{unit}.d")
+        self.b.run("sh", "-c", f"cat >/run/systemd/system/{unit}.d/zz-test.conf <<X\n{text}\nX")
+        self.b.systemctl("daemon-reload")
+
+    def no_drop_in(self, unit):
+        self.b.run("rm", "-r", f"/run/systemd/system/{unit}.d")
+        self.b.systemctl("daemon-reload")
+
+    def aranctl(self, *argv):
+        done = self.b.run("aranctl", *argv, "--json", check=False)
+        return json.loads(done.stdout) if done.stdout else {}
+
+    def process(self, name):
+        return next(p for p in self.aranctl("status")["processes"] if p["name"] == name)
+
+    def start_nats(self):
+        self.b.run("systemd-run", "-q", "--unit=test-nats", "nats-server", "-js", "-sd", "/var/tmp/test-nats", "-a", "127.0.0.1")
+
+    def router(self, prefixes, source="127.0.0.1", seed=1):
+        return self.b.start("bmpgen", "--to", "127.0.0.1:4001", "--prefixes", str(prefixes), "--peers", "1", "--seed", str(seed),
+                            "--hold", "600")
+
+    def listening(self):
+        """What tells one listener from another: when its unit began to listen, and the inodes of the descriptors."""
+        inodes = self.b.run("sh", "-c", "ss -ltnHe sport = :4001 | grep -o 'ino:[0-9]*' | sort").stdout.split()
+        return [self.b.show(s, "ActiveEnterTimestampMonotonic") for s in SOCKETS], inodes
 
     # --- what is shown
 
+    def managers(self, curated_test, fake_child):
+        """The cases that hold for children hold for units."""
+        for name in (curated_test, fake_child):
+            shutil.copy(name, self.b.root + "/opt/")
+        env = {"ARANCINI_BOOTED": "1", "FAKE_CHILD": "/opt/fake_child"}
+        done = self.b.run("/opt/curated_test", "--gtest_filter=Units/AnyManager*", env=env, check=False)
+        check(done.returncode == 0 and re.search(r"PASSED  \] [1-9]", done.stdout) and "SKIPPED" not in done.stdout,
+              "process managers: the same cases pass on units\n" + "".join(
+                  line + "\n" for line in done.stdout.splitlines() if done.returncode != 0 or line.startswith("[       OK")))
+
     def install(self, deb):
         self.b.run("dpkg", "-i", deb)
-        self.check(self.b.systemctl("is-enabled", "arancini.target").strip() == "enabled", "installed: the target is enabled")
-        self.b.write("/etc/arancini/arancini.toml", CONFIG, 0o640)
+        check(self.b.systemctl("is-enabled", "arancini.target").strip() == "enabled", "installed: the target is enabled")
+        for k in range(len(os.sched_getaffinity(0))):
+            self.up(f"ingestd@{k}.service")
+        check(self.b.run("ss", "-ltnH", "sport = :4000").stdout.count("LISTEN") == len(os.sched_getaffinity(0)),
+              "started with the defaults: one ingestd and one listener on port 4000 for each core")
+        self.b.run("sh", "-c", f"cat >{CONFIG_FILE} <<'X'\n{CONFIG}X")
+        mode = self.b.run("stat", "-c", "%U:%G %a", CONFIG_FILE).stdout.strip()
+        check(mode == "root:arancini 640", f"{CONFIG_FILE} is {mode}")
+        self.b.systemctl("stop", "arancini.target")
+        wait_for("no process", lambda: self.b.run("pgrep", "-u", "arancini", check=False).stdout == "")
+        check(not self.b.run("ss", "-ltnH", "sport = :4000").stdout, "stopped: no process and no listener is left")
         self.b.systemctl("daemon-reload")
-        self.b.systemctl("restart", "arancini.target")
-        for unit in UNITS:
-            self.up(unit)
-        cores = os.cpu_count()
+        self.b.systemctl("start", "arancini.target")
+        self.all_up()
         wants = self.b.run("ls", "/run/systemd/generator/arancini.target.wants").stdout.split()
-        self.check(sorted(wants) == sorted(f"ingestd@{k}.{kind}" for k in range(2) for kind in ("service", "socket")),
-                   f"two shards are configured (of {cores} cores): two instances are wanted")
-        print(self.b.systemctl("list-units", "arancini.target", "ingestd@*", "publishd*", "curated*", "--plain", "--no-legend"))
+        check(sorted(wants) == sorted([*INGESTD, *SOCKETS]), "two shards are configured: two instances are wanted")
+        check(len(self.listening()[1]) == 2, "both listen at the configured address")
+        names = self.b.run("sh", "-c", f"tr '\\0' '\\n' </proc/{self.pid(INGESTD[0])}/environ").stdout
+        check("LISTEN_FDNAMES=bmp\n" in names, "the listener's name is bmp")
+        print(self.b.systemctl("list-units", "arancini.target", "ingestd@*", "publishd*", "curated*", "run-arancini-huge*", "--plain",
+                               "--no-legend"))
+        applied = self.b.run("cat", "/proc/sys/net/ipv4/tcp_rmem").stdout.split()
+        check(applied == ["4096", "87380", "33554432"], f"the host profile is in force: tcp_rmem {applied}")
 
     def ready_and_status(self):
-        for unit, pattern in (("ingestd@0.service", r"Shard 0 of 2, (io_uring|epoll)"), ("ingestd@1.service", r"Shard 1 of 2, "),
+        for unit, pattern in ((INGESTD[0], r"^Shard 0 of 2, io_uring"), (INGESTD[1], r"^Shard 1 of 2, io_uring"),
                               ("publishd.service", r"NATS connected"),
                               ("curated.service", r"2 shards and publishd run, NATS connected")):
-            got = wait_for(f"status of {unit}", lambda: re.search(pattern, self.b.show(unit, "StatusText")))
-            self.check(got and self.b.show(unit, "Type") == "notify", f"{unit}: Type=notify, {self.b.show(unit, 'StatusText')!r}")
+            wait_for(f"status of {unit}", lambda: re.search(pattern, self.b.show(unit, "StatusText")))
+            check(self.b.show(unit, "Type") == "notify", f"{unit}: Type=notify, {self.b.show(unit, 'StatusText')!r}")
+        said = self.b.journal("ingestd@*", 200)
+        check("not pinned" not in said and "epoll" not in said, "within the sandbox shards are pinned and io_uring works")
+        check("does not choose" not in said, "and the steering program is attached")
 
     def scores(self):
-        for unit in UNITS[:3]:
+        for unit in UNITS:
             said = self.b.run("systemd-analyze", "security", "--no-pager", unit, check=False).stdout
             score = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", said).group(1))
-            self.check(score <= 2.0, f"{unit}: systemd-analyze security {score}")
+            check(score <= 2.0, f"{unit}: systemd-analyze security {score}")
+
+    def watchdog(self):
+        self.drop_in(INGESTD[0], "[Service]\nWatchdogSec=2")
+        self.b.systemctl("restart", INGESTD[0])
+        before = self.up(INGESTD[0])
+        self.signal(before, signal.SIGSTOP)
+        self.up(INGESTD[0], before)
+        check("Watchdog timeout" in self.b.journal(INGESTD[0]), "a stopped ingestd is aborted by the watchdog and started again")
+        wait_for("curated saw it", lambda: "watchdog" in self.process("ingestd@0").get("detail", ""), 5)
+        check(True, f"aranctl status knows why: {self.process('ingestd@0')['detail']}")
+        self.no_drop_in(INGESTD[0])
+
+    def kill(self):
+        counted = self.process("ingestd@1")["restarts"]
+        before = self.up(INGESTD[1])
+        self.signal(before, signal.SIGKILL)
+        after = self.up(INGESTD[1], before)
+        wait_for("curated saw it", lambda: self.process("ingestd@1")["pid"] == after, 5)
+        seen = self.process("ingestd@1")
+        check(seen["restarts"] == counted + 1 and "signal 9" in seen["detail"], f"a killed ingestd is started again: {seen['detail']}")
+
+    def held_socket(self):
+        self.drop_in("ingestd@.service", "[Service]\nRestartSec=4")
+        listening = self.listening()
+        before = {u: self.up(u) for u in INGESTD}
+        for pid in before.values():
+            self.signal(pid, signal.SIGKILL)
+        router = self.router(500)
+        wait_for("a connection", lambda: "ESTAB" in self.b.run("ss", "-tnH", "dport = :4001").stdout)
+        check(not any(self.pid(u) for u in INGESTD), "a router connects while no ingestd runs")
+        for unit, pid in before.items():
+            self.up(unit, pid)
+        routes = wait_for("its table", lambda: [r for r in self.aranctl("routers").get("routers", []) if r["routes"] == 500])
+        check(len(routes) == 1 and self.listening() == listening, "it is served later, by the same listeners")
+        router.terminate()
+        router.wait(10)
+        self.no_drop_in("ingestd@.service")
+
+    def permissions(self):
+        def call(method, unit, *, user="arancini"):
+            return self.b.run("setpriv", f"--reuid={user}", f"--regid={user if user == 'arancini' else 'nogroup'}", "--clear-groups",
+                              "busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                              "org.freedesktop.systemd1.Manager", method, "ss", unit, "replace", check=False)
+        for unit in ("publishd.service", INGESTD[1]):
+            before = self.up(unit)
+            done = call("RestartUnit", unit)
+            check(done.returncode == 0 and self.up(unit, before), f"user arancini may restart {unit}")
+        for method, unit in (("StopUnit", INGESTD[1]), ("RestartUnit", "dbus.service"), ("RestartUnit", "curated.service")):
+            check(call(method, unit).returncode != 0, f"and not {method} {unit}")
+        check(call("RestartUnit", INGESTD[1], user="nobody").returncode != 0, "user nobody may not restart it")
+        done = self.b.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "env", "ARANCINI_BOOTED=1", "/opt/curated_test",
+                          "--gtest_filter=SystemdUnits.SaysWhatToDoWhenSystemdRefuses", check=False)
+        check(done.returncode == 0 and "SKIPPED" not in done.stdout, "and is told what to do\n" + (done.stdout if done.returncode else ""))
+
+    def what_cannot_start(self):
+        self.b.run("sh", "-c", f"echo 'nonsense = 1' >>{CONFIG_FILE}")
+        self.b.systemctl("restart", INGESTD[1], check=False)
+        got = wait_for("it failed", lambda: (g := self.b.show(INGESTD[1], "ActiveState", "ExecMainStatus", "NRestarts"))["ActiveState"] ==
+                       "failed" and g)
+        check(got["ExecMainStatus"] == "78" and got["NRestarts"] == "0", "a configuration that is not valid: status 78, not tried again")
+        check("not started again" in wait_for("curated saw it", lambda: self.process("ingestd@1")["detail"]),
+              f"aranctl status: {self.process('ingestd@1')['detail']}")
+        started = self.b.journal(INGESTD[1], 2000).count("Starting ingestd@1")
+        router = self.router(10)
+        wait_for("the listener is closed", lambda: self.b.show(SOCKETS[1], "ActiveState") == "failed")
+        tried = self.b.journal(INGESTD[1], 2000).count("Starting ingestd@1") - started
+        check(1 <= tried <= 10, f"a router that waits starts it {tried} times, then its listener closes")
+        router.terminate()
+        router.wait(10)
+        check(self.b.show(INGESTD[0], "ActiveState") == "active", "the other shard is as it was")
+        self.b.run("sed", "-i", "/nonsense/d", CONFIG_FILE)
+        self.b.systemctl("start", "arancini.target")
+        self.all_up()
+        check(self.b.show(SOCKETS[1], "ActiveState") == "active", "corrected: one start of the target brings all back")
+
+        self.drop_in(INGESTD[1], "[Service]\nExecStart=\nExecStart=/bin/false")
+        self.b.systemctl("restart", INGESTD[1], check=False)
+        starts = {}
+        def three():
+            got = self.b.show(INGESTD[1], "NRestarts", "ExecMainStartTimestampMonotonic")
+            starts[int(got["NRestarts"])] = int(got["ExecMainStartTimestampMonotonic"])
+            return {1, 2} <= starts.keys()
+        wait_for("three starts", three)
+        check(starts[2] - starts[1] >= 1_000_000, "one that fails otherwise is tried again, not more than once a second")
+        self.no_drop_in(INGESTD[1])
+        self.b.systemctl("restart", INGESTD[1])
+        self.all_up()
+
+    def reboot(self):
+        self.b.reboot()
+        self.all_up()
+        check(len(self.listening()[1]) == 2, "after a reboot all of it runs by itself")
+        self.start_nats()
+
+    def upgrade(self, deb):
+        router = self.router(2000, seed=2)
+        wait_for("its table", lambda: any(r["routes"] == 2000 for r in self.aranctl("routers").get("routers", [])))
+        before, listening = self.pids(), self.listening()
+        self.b.run("dpkg", "-i", "--force-confold", deb)
+        for unit, pid in before.items():
+            self.up(unit, pid)
+        check(self.b.run("dpkg-query", "-W", "-f", "${Version}", "arancini").stdout == "0.1.1" and self.listening() == listening,
+              "upgraded: each process is new, the listeners are the old ones")
+        check("count = 2" in self.b.run("cat", CONFIG_FILE).stdout, "and the configuration is the operator's")
+        router.terminate()
+        router.wait(10)
+        wait_for("a calm stream", lambda: self.b.run("aranctl", "audit", "--nats", NATS, check=False).returncode == 0)
+        said = self.aranctl("audit", "--nats", NATS)
+        check(said["records"] >= 2500 and said["gaps"] == 0 and said["duplicates"] == 0,
+              f"through all that: {said['records']} records, gaps 0, duplicates 0")
+
+    def remove(self, deb, before):
+        self.b.run("dpkg", "-r", "arancini")
+        check(self.b.run("pgrep", "-u", "arancini", check=False).stdout == "", "removed: no process is left")
+        check(self.b.systemctl("list-units", "--all", "--state=loaded", "--plain", "--no-legend", "ingestd@*", "publishd*", "curated*", "arancini*",
+                               check=False).strip() == "", "no unit is left")
+        check(self.b.run("sh", "-c", "ls /var/lib/arancini /run/arancini/ring-0 " + CONFIG_FILE).returncode == 0,
+              "state, rings and configuration are kept")
+        self.b.run("dpkg", "-i", deb)
+        self.all_up()
+        check("count = 2" in self.b.run("cat", CONFIG_FILE).stdout, "installed again it goes on")
+        self.b.run("dpkg", "-P", "arancini")
+        left = sorted(set(self.files()) - set(before))
+        check(not left, f"purged: nothing is left over {left or ''}")
+
+    def files(self):
+        found = self.b.run("sh", "-c", "find /etc /usr /var /run -xdev \\( -name '*arancini*' -o -name '*ingestd*' -o -name '*publishd*' "
+                           "-o -name '*curated*' -o -name 'aranctl*' -o -name 'bmpgen*' -o -name 'bmpreplay*' \\)", check=False).stdout
+        mounts = self.b.run("sh", "-c", "grep arancini /proc/mounts | cut -d ' ' -f 2 | grep ^/run", check=False).stdout
+        return found.splitlines() + mounts.splitlines()
 
 
 def main():
     booted.require()
-    tool = os.path.abspath(sys.argv[1])
+    tool, curated_test, fake_child = (os.path.abspath(a) for a in sys.argv[1:4])
     with tempfile.TemporaryDirectory(prefix="arancini-debs-") as debs:
-        first, second = package(tool, debs, "0.1.0"), package(tool, debs, "0.1.1")
+        built = packages(tool, debs)
         with booted.Booted() as system:
-            for deb in (first, second):
-                subprocess.run(["cp", deb, system.root + "/opt/"], check=True)
+            for deb in built:
+                shutil.copy(deb, system.root + "/opt/")
+            first, second = ("/opt/" + os.path.basename(deb) for deb in built)
             system.run("rm", "-f", "/usr/sbin/policy-rc.d")
             test = Test(system)
-            system.run("systemd-run", "-q", "--unit=test-nats", "nats-server", "-js", "-sd", "/var/tmp/test-nats", "-a", "127.0.0.1")
-            test.install("/opt/" + os.path.basename(first))
+            before = test.files()
+            test.managers(curated_test, fake_child)
+            test.start_nats()
+            test.install(first)
             test.ready_and_status()
             test.scores()
+            test.watchdog()
+            test.kill()
+            test.held_socket()
+            test.permissions()
+            test.what_cannot_start()
+            test.reboot()
+            test.upgrade(second)
+            test.remove(second, before)
 
 
 if __name__ == "__main__":
