@@ -38,7 +38,7 @@ class SnapshotFeed final : public snapshot::SnapshotVisitor {
     std::uint32_t number = kLeftOut;
     const bool owned = feed_.owns(entry.address);
     const bool taken = owned && wanted_(entry.address);
-    if (moved_ && (taken || !owned)) moved_(entry.address, taken);
+    if (moved_ && (taken || !owned)) moved_(entry, taken);
     if (taken) {
       if (!feed_.router({entry.address, std::string(entry.name), std::string(entry.sys_name),
                          std::string(entry.sys_descr)},

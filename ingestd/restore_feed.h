@@ -44,7 +44,7 @@ class RestoreFeed {
   };
   // `moved(router, taken)`: for each router of the snapshot that is the shard's and wanted, or not the
   // shard's.
-  using Moved = std::function<void(const IpAddress& router, bool taken)>;
+  using Moved = std::function<void(const snapshot::RouterEntry& router, bool taken)>;
   SnapshotRead read(snapshot::ByteSource& source, const Wanted& wanted, const Moved& moved = {});
 
   // One payload of the log, or of a record. `problem`: what is wrong with it; what came before was taken.

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ingestd/router_event.h"
 #include "shm-layout/record.h"
 
 namespace arancini::ingestd {
@@ -13,6 +14,7 @@ namespace {
 
 constexpr std::uint64_t kBatchWaitNs = 200'000;
 constexpr std::uint64_t kFirstBackoffNs = 100'000'000;
+constexpr std::uint64_t kPatienceNs = 1'500'000'000;  // before the log says that a restore waits
 constexpr std::uint64_t kMaxBackoffNs = 2'000'000'000;
 
 unsigned number(ErrorCode code) {
@@ -57,17 +59,24 @@ RestoreState Restorer::state() const {
 }
 
 void Restorer::say(bool waiting, std::string text) {
-  bool news = false;
   {
     const std::lock_guard lock(mutex_);
-    news = waiting && (!state_.waiting || state_.text != text);
     state_.waiting = waiting;
     state_.text = text;
   }
   task_.set_waiting(waiting);
-  if (news)
-    log_.warn("restore waits: {} ({}); routers of the shard wait as well", text,
-              number(ErrorCode::RestoreWaiting));
+  if (!waiting) {
+    waits_since_ns_.reset();
+    said_.clear();
+    return;
+  }
+  // Everything starts at once: that publishd is a moment behind is worth no warning.
+  const std::uint64_t now = clock_.boottime_ns();
+  if (!waits_since_ns_) waits_since_ns_ = now;
+  if (now - *waits_since_ns_ < kPatienceNs || said_ == text) return;
+  log_.warn("restore waits: {} ({}); routers of the shard wait as well", text,
+            number(ErrorCode::RestoreWaiting));
+  said_ = std::move(text);
 }
 
 bool Restorer::pause(std::uint64_t ns) {
@@ -209,17 +218,21 @@ bool Restorer::load_snapshots(bool own_only) {
   if (loaded_) return true;
   loaded_ = true;
   loaded_text_.clear();
+  const auto is_own = [this](const KnownSnapshot& s) {
+    return s.header.shard == options_.shard && s.header.shard_count == options_.shard_count;
+  };
+  // A life with this number of shards was here before, and has said which routers moved.
+  const bool settled = std::any_of(plan_.snapshots.begin(), plan_.snapshots.end(), is_own);
   for (std::size_t i = 0; i < plan_.snapshots.size(); ++i) {
     const KnownSnapshot& s = plan_.snapshots[i];
-    const bool own = s.header.shard == options_.shard && s.header.shard_count == options_.shard_count;
-    if (own_only && !own) continue;
+    if (own_only && !is_own(s)) continue;
     auto source = store_->open(s.name);
     std::string error;
     if (source) {
       const auto read = feed_.read(
           *source.value(), [&](const IpAddress& router) { return own_only || plan_.base_of(router) == i; },
-          [&](const IpAddress& router, bool taken) {
-            if (own) return;
+          [&](const snapshot::RouterEntry& router, bool taken) {
+            if (settled) return;
             if (taken) add_moved(schema::EventKind::Acquired, router, s.header);
             if (!taken && s.header.shard == options_.shard)
               add_moved(schema::EventKind::Released, router, s.header);
@@ -242,12 +255,9 @@ bool Restorer::load_snapshots(bool own_only) {
   return true;
 }
 
-void Restorer::add_moved(schema::EventKind kind, const IpAddress& router, const snapshot::Header& from) {
-  schema::EventFields event;
-  event.kind = kind;
-  event.scope = schema::EventScope::Router;
-  event.has_router = true;
-  event.router = router;
+void Restorer::add_moved(schema::EventKind kind, const snapshot::RouterEntry& router,
+                         const snapshot::Header& from) {
+  auto event = about_router<schema::EventFields>(router.address, router.name, kind);
   event.text = fmt::format("shard {} of {} had it", from.shard, from.shard_count);
   events_.push_back(std::move(event));
 }

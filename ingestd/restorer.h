@@ -86,7 +86,7 @@ class Restorer final : private BatchSink, private LogVisitor {
   // Waits; false when it should stop.
   bool pause(std::uint64_t ns);
   [[nodiscard]] bool stopping() const { return stop_.load(std::memory_order_acquire) || task_.gone(); }
-  void add_moved(schema::EventKind kind, const IpAddress& router, const snapshot::Header& from);
+  void add_moved(schema::EventKind kind, const snapshot::RouterEntry& router, const snapshot::Header& from);
 
   // BatchSink
   RestoreBatch* batch() override;
@@ -137,6 +137,8 @@ class Restorer final : private BatchSink, private LogVisitor {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   RestoreState state_;
+  std::optional<std::uint64_t> waits_since_ns_;
+  std::string said_;  // of what it waits for, in the log
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
