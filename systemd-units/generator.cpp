@@ -21,12 +21,39 @@ using arancini::Config;
 using arancini::ConfigError;
 using arancini::ConfigFlags;
 
+// What was last made, as a configuration of these keys alone. A daemon-reload for whatever reason must not
+// close listeners because somebody is editing the file. Not there after a reboot.
+constexpr const char* kLastGood = "/run/arancini-generator.toml";
+
+std::string toml_text(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return '"' + out + '"';
+}
+
+void remember(const Config& config) {
+  std::ofstream out(kLastGood);  // where it cannot be written there is none: the defaults then
+  out << fmt::format(
+      "[shards]\ncount = {}\n[bmp]\nlisten = {}\nbacklog = {}\nrcvbuf_bytes = {}\n"
+      "[paths]\nruntime_dir = {}\nstate_dir = {}\n",
+      config.shards.count, toml_text(config.bmp.listen.to_string()), config.bmp.backlog,
+      config.bmp.rcvbuf_bytes, toml_text(config.paths.runtime_dir), toml_text(config.paths.state_dir));
+}
+
 Config configuration() {
   ConfigFlags flags;
   try {
-    return arancini::load_config(flags);
+    Config config = arancini::load_config(flags);
+    remember(config);
+    return config;
   } catch (const ConfigError& e) {
-    fmt::print(stderr, "arancini: {}; units are made for the default configuration\n", e.what());
+    const bool before = fs::exists(kLastGood);
+    fmt::print(stderr, "arancini: {}; units are made {}\n", e.what(),
+               before ? "as they were" : "for the default configuration");
+    if (before) flags.config = kLastGood;
     flags.default_file = ConfigFlags::DefaultFile::Never;
     return arancini::load_config(flags);
   }

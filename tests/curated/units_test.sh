@@ -1,6 +1,7 @@
 #!/bin/sh
 # systemd-analyze verify over the unit files, as they are installed, with the built programs in their place. It exits 0 even
 # on unknown keys: anything on stderr is a failure.
+# The configuration file of the package is valid, also with every default written out.
 # usage: units_test.sh LIBEXEC_FOLDER UNIT_FOLDER CURATED INGESTD PUBLISHD
 set -eu
 command -v systemd-analyze >/dev/null || { echo "skipped: systemd-analyze is not installed"; exit 77; }
@@ -23,4 +24,8 @@ if [ -s "$work/said" ]; then
   cat "$work/said"
   exit 1
 fi
+"$3" --check-config --config "$units/arancini.toml"
+sed 's/^#\([a-z_]* = \)/\1/' "$units/arancini.toml" >"$work/arancini.toml"
+[ "$(grep -c '^[a-z_]* = ' "$work/arancini.toml")" -gt 50 ]
+"$3" --check-config --config "$work/arancini.toml"
 echo "units are clean"
