@@ -97,8 +97,13 @@ Config configured(const DoctorOptions& options, const GlobalOptions& globals, Fi
 
 void check_certificates(const Config& config, Findings& out) {
   const std::int64_t now = std::time(nullptr);
-  if (!config.nats.tls_ca.empty()) check_certificate("nats.tls_ca", config.nats.tls_ca, now, out);
-  if (!config.nats.tls_cert.empty()) check_certificate("nats.tls_cert", config.nats.tls_cert, now, out);
+  const std::pair<const char*, const std::string&> files[] = {{"nats.tls_ca", config.nats.tls_ca},
+                                                              {"nats.tls_cert", config.nats.tls_cert},
+                                                              {"control.tls_ca", config.control.tls_ca},
+                                                              {"control.tls_cert", config.control.tls_cert}};
+  for (const auto& [key, path] : files) {
+    if (!path.empty()) check_certificate(key, path, now, out);
+  }
 }
 
 void check_broker(const Config& config, bool url_is_known, Findings& out) {

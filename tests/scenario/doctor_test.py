@@ -103,9 +103,9 @@ def faults(folder):
         f.write("no certificate\n")
     with open(config, "w") as f:
         f.write(f'[sink]\nkind = "journal"\n[paths]\nruntime_dir = "{folder}/run"\nstate_dir = "{folder}/state"\n'
-                f'[nats]\ntls_ca = "{nonsense}"\n')
+                f'[nats]\ntls_ca = "{nonsense}"\n[control]\ntls_cert = "{nonsense}"\n')
     findings = doctor("--config", config, expect=1)
-    assert list(problems(findings)) == ["nats.tls_ca"], findings
+    assert list(problems(findings)) == ["nats.tls_ca", "control.tls_cert"], findings
 
 
 def main():
