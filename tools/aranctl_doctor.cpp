@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -86,9 +87,14 @@ Config configured(const DoctorOptions& options, const GlobalOptions& globals, Fi
     check_config_file(config, out);
     return config;
   } catch (const ConfigError& e) {
-    out.problem("configuration", e.what(),
-                "no daemon starts with it, and the rest here is checked against defaults",
-                "edit the file; check: curated --check-config");
+    if (std::string_view(e.what()).find(std::strerror(EACCES)) != std::string_view::npos) {
+      out.warning("configuration", e.what(), "what follows is checked against the defaults",
+                  "run aranctl as root, or as the user of the daemons");
+    } else {
+      out.problem("configuration", e.what(),
+                  "no daemon starts with it, and what follows is checked against the defaults",
+                  "edit the file; check: curated --check-config");
+    }
   }
   flags.config.reset();
   flags.default_file = ConfigFlags::DefaultFile::Never;

@@ -275,6 +275,13 @@ void check_hugepages(const HostFiles& host, const Config& config, std::uint32_t 
   const std::uint64_t each = (config.ring.size_bytes + kRingHeader + page - 1) / page;
   const std::uint64_t needed = each * missing;
   const std::uint64_t usable = free > reserved ? free - reserved : 0;
+  const bool mounted = host.text("/proc/self/mounts").value_or("").find(" hugetlbfs ") != std::string::npos;
+  if (usable >= needed && !mounted) {
+    out.warning(
+        kCheck, "no hugetlbfs is mounted", "huge pages are reserved, and nobody can use them",
+        "mkdir -p /dev/hugepages; mount -t hugetlbfs -o uid=arancini,mode=0750 hugetlbfs /dev/hugepages");
+    return;
+  }
   if (usable >= needed) {
     out.ok(kCheck,
            fmt::format("{} of {} KiB are free, {} rings need {}", usable, page / 1024, missing, needed));

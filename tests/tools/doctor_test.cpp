@@ -138,6 +138,7 @@ TEST_F(Doctor, WithoutProcessesTheLimitsOfTheCallerCount) {
 }
 
 TEST_F(Doctor, HugepagesAreCountedForTheRingsThatAreMissing) {
+  put("/proc/self/mounts", "hugetlbfs /dev/hugepages hugetlbfs rw,relatime 0 0");
   put("/proc/meminfo",
       "MemTotal: 1 kB\nHugePages_Total:      40\nHugePages_Free:       40\nHugePages_Rsvd:        2\n"
       "Hugepagesize:       2048 kB");
@@ -147,6 +148,10 @@ TEST_F(Doctor, HugepagesAreCountedForTheRingsThatAreMissing) {
   out_ = {};
   check_hugepages(host(), config_, 1, out_);
   expect_well();
+  out_ = {};
+  put("/proc/self/mounts", "tmpfs /run tmpfs rw 0 0");
+  check_hugepages(host(), config_, 1, out_);
+  EXPECT_NE(only(Level::Warning).mend.find("mount -t hugetlbfs"), std::string::npos);
   out_ = {};
   config_.ring.hugepages = HugepageMode::Require;
   check_hugepages(host(), config_, 0, out_);
