@@ -224,9 +224,29 @@ TEST_P(AnyManager, RefusesWhatItDoesNotKnow) {
 INSTANTIATE_TEST_SUITE_P(Children, AnyManager, ::testing::Values("Children"));
 INSTANTIATE_TEST_SUITE_P(Units, AnyManager, ::testing::Values("Units"));
 
+bool booted_and_unprivileged() {
+  return std::getenv("ARANCINI_BOOTED") != nullptr && ::getuid() != 0;
+}
+
+// Run by user arancini.
+TEST(SystemdUnits, RestartsWhatPolkitAllows) {
+  if (!booted_and_unprivileged()) {
+    GTEST_SKIP() << "takes a systemd of its own and user arancini: the test 'systemd' runs it";
+  }
+  SystemClock clock;
+  Logger log("test", LogLevel::Warn);
+  SystemdUnits units(log, clock, {});
+  units.do_work();
+  for (const ManagedProcess& p : units.processes()) {
+    const auto taken = units.restart(p.name);
+    EXPECT_TRUE(taken) << taken.error();
+  }
+  EXPECT_EQ(units.processes().size(), 3U) << "publishd and two shards";
+}
+
 // Run by somebody whom polkit lets restart nothing.
 TEST(SystemdUnits, SaysWhatToDoWhenSystemdRefuses) {
-  if (std::getenv("ARANCINI_BOOTED") == nullptr || ::getuid() == 0) {
+  if (!booted_and_unprivileged()) {
     GTEST_SKIP() << "takes a systemd of its own and a user without rights: the test 'systemd' runs it";
   }
   SystemClock clock;

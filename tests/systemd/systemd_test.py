@@ -218,21 +218,41 @@ class Test:
         router.wait(10)
         self.no_drop_in("ingestd@.service")
 
+    def as_user(self, user, *argv):
+        group = "nogroup" if user == "nobody" else user
+        return self.b.run("setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *argv, check=False)
+
+    def unit_cases(self, user, case):
+        done = self.as_user(user, "env", "ARANCINI_BOOTED=1", "/opt/curated_test", f"--gtest_filter=SystemdUnits.{case}")
+        check(done.returncode == 0 and "1 test from 1 test suite ran" in done.stdout and
+              "SKIPPED" not in done.stdout, f"as user {user}: SystemdUnits.{case}" + (done.stdout if done.returncode else ""))
+
     def permissions(self):
-        def call(method, unit, *, user="arancini"):
-            return self.b.run("setpriv", f"--reuid={user}", f"--regid={user if user == 'arancini' else 'nogroup'}", "--clear-groups",
-                              "busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
-                              "org.freedesktop.systemd1.Manager", method, "ss", unit, "replace", check=False)
-        for unit in ("publishd.service", INGESTD[1]):
-            before = self.up(unit)
-            done = call("RestartUnit", unit)
-            check(done.returncode == 0 and self.up(unit, before), f"user arancini may restart {unit}")
+        before = {unit: self.up(unit) for unit in ("publishd.service", *INGESTD)}
+        self.unit_cases("arancini", "RestartsWhatPolkitAllows")
+        for unit, pid in before.items():
+            self.up(unit, pid)
+        check(True, f"user arancini may restart {', '.join(before)}")
         for method, unit in (("StopUnit", INGESTD[1]), ("RestartUnit", "dbus.service"), ("RestartUnit", "curated.service")):
-            check(call(method, unit).returncode != 0, f"and not {method} {unit}")
-        check(call("RestartUnit", INGESTD[1], user="nobody").returncode != 0, "user nobody may not restart it")
-        done = self.b.run("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "env", "ARANCINI_BOOTED=1", "/opt/curated_test",
-                          "--gtest_filter=SystemdUnits.SaysWhatToDoWhenSystemdRefuses", check=False)
-        check(done.returncode == 0 and "SKIPPED" not in done.stdout, "and is told what to do\n" + (done.stdout if done.returncode else ""))
+            done = self.as_user("arancini", "busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                "org.freedesktop.systemd1.Manager", method, "ss", unit, "replace")
+            check(done.returncode != 0 and "authenti" in done.stderr, f"and not {method} {unit}: {done.stderr.strip()}")
+        self.unit_cases("nobody", "SaysWhatToDoWhenSystemdRefuses")
+
+    def curated_away(self):
+        """It sees the units again after its own restart and after the bus was away."""
+        self.b.systemctl("restart", "curated.service")
+        self.up("curated.service")
+        counted = int(self.b.show(INGESTD[1], "NRestarts"))
+        wait_for("what systemd counted", lambda: self.process("ingestd@1")["restarts"] == counted, 5)
+        self.b.systemctl("restart", "dbus.service")
+        before = self.up(INGESTD[1])
+        self.signal(before, signal.SIGKILL)
+        after = self.up(INGESTD[1], before)
+        wait_for("what systemd counted", lambda: self.process("ingestd@1")["restarts"] == counted + 1 and
+                 self.process("ingestd@1")["pid"] == after, 10)
+        check("answers on the system bus again" in self.b.journal("curated.service"),
+              "curated sees the units again after its own restart and that of the bus")
 
     def what_cannot_start(self):
         self.b.run("sh", "-c", f"echo 'nonsense = 1' >>{CONFIG_FILE}")
@@ -340,6 +360,7 @@ def main():
             test.kill()
             test.held_socket()
             test.permissions()
+            test.curated_away()
             test.what_cannot_start()
             test.reboot()
             test.upgrade(second)
