@@ -2,6 +2,7 @@
 what is changed there is gone afterwards. It has a network of its own (lo alone). Every mount is made in a mount namespace of
 this process, so that none outlives it, however it ends; nspawn dies with its parent."""
 import ctypes
+import fcntl
 import glob
 import os
 import shutil
@@ -36,6 +37,7 @@ def require():
         skip("systemd is not installed")
     if os.path.exists("/run/systemd/system"):
         skip("systemd is PID 1 here: nspawn would want a scope of it; run this where it is not")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # all is taken down
 
 
 def private_mounts():
@@ -50,12 +52,16 @@ def left_cgroups():
 
 
 def remove_cgroups():
+    """Those without a process; whether any are left, left_cgroups() tells."""
     for top in left_cgroups():
-        for path, _, _ in os.walk(top, topdown=False):
-            try:
+        tree = [path for path, _, _ in os.walk(top, topdown=False)]
+        try:
+            if any(open(f"{path}/cgroup.procs").read() for path in tree):
+                continue
+            for path in tree:
                 os.rmdir(path)
-            except OSError:
-                pass  # somebody lives there: left_cgroups() tells
+        except OSError:
+            continue  # it changes: somebody lives there
 
 
 def wait_for(what, condition, seconds=20):
@@ -78,6 +84,8 @@ class Booted:
         self.leader = None
 
     def __enter__(self):
+        self.lock = open("/tmp/arancini-systemd-test.lock", "w")  # one at a time: all of them use the same cgroups
+        wait_for("the end of another such test", self.locked, 120)
         private_mounts()
         if left_cgroups():
             remove_cgroups()
@@ -99,6 +107,13 @@ class Booted:
             self.write(path, text)
         self.boot()
         return self
+
+    def locked(self):
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            return False
 
     def boot(self):
         self.console = open(f"{self.folder}/console", "ab")
