@@ -84,7 +84,7 @@ class Booted:
         self.leader = None
 
     def __enter__(self):
-        self.lock = open("/tmp/arancini-systemd-test.lock", "w")  # one at a time: all of them use the same cgroups
+        self.lock = open("/run/arancini-systemd-test.lock", "w")  # one at a time: all of them use the same cgroups
         wait_for("the end of another such test", self.locked, 120)
         private_mounts()
         if left_cgroups():

@@ -171,6 +171,10 @@ class Test:
             check(self.b.show(unit, "Type") == "notify", f"{unit}: Type=notify, {self.b.show(unit, 'StatusText')!r}")
         got = self.b.show(INGESTD[0], "NotifyAccess", "FileDescriptorStoreMax")
         check(got == {"NotifyAccess": "main", "FileDescriptorStoreMax": "16"}, f"ingestd@0.service: {got}")
+        said = self.b.run("journalctl", "-q", "--no-pager", "-o", "cat", "_PID=1").stdout
+        doubts = [x for x in said.splitlines() if re.search("unknown|ignoring|invalid|obsolete|failed to parse", x, re.I) and
+                  re.search("arancini|ingestd|publishd|curated", x)]
+        check(not doubts, f"systemd understands every line of the units {doubts or ''}")
         said = self.b.journal("ingestd@*", 200)
         check("not pinned" not in said and "epoll" not in said, "within the sandbox shards are pinned and io_uring works")
         check("does not choose" not in said, "and the steering program is attached")
