@@ -99,7 +99,7 @@ std::string bash_completion(const std::string& program, const std::vector<CliCom
         // What the program itself takes may stand behind the command as well.
         const std::string where = path.empty() ? "*" : path;
         std::vector<std::string> patterns;
-        for (const std::string& name : option.names) patterns.push_back(where + ":" + name);
+        for (const std::string& name : option.names) patterns.push_back(fmt::format("{}:{}", where, name));
         values +=
             fmt::format("    {}) {}_reply=({}) ;;\n", joined(patterns, "|"), function, bash_values(option));
       }
@@ -207,18 +207,19 @@ std::string fish_completion(const std::string& program, const std::vector<CliCom
     std::string where;
     if (command.path.size() == 1) {
       where = " -n " + fish_quoted("__fish_seen_subcommand_from " + command.path[0]);
-      out += "complete -c " + program + " -n " + fish_quoted("not __fish_seen_subcommand_from " + all) +
-             " -a " + command.path[0] + " -d " + fish_quoted(brief(command.help)) + "\n";
+      out += fmt::format("complete -c {} -n {} -a {} -d {}\n", program,
+                         fish_quoted("not __fish_seen_subcommand_from " + all), command.path[0],
+                         fish_quoted(brief(command.help)));
     } else if (command.path.size() > 1) {
-      where = " -n " + fish_quoted("__fish_seen_subcommand_from " + command.path[0] +
-                                   "; and __fish_seen_subcommand_from " + command.path.back());
+      where = fmt::format(" -n '__fish_seen_subcommand_from {}; and __fish_seen_subcommand_from {}'",
+                          command.path[0], command.path.back());
     }
     if (!command.path.empty()) {
       for (const std::string& sub : command.commands)
-        out += "complete -c " + program + where + " -a " + sub + "\n";
+        out += fmt::format("complete -c {}{} -a {}\n", program, where, sub);
     }
     for (const CliOption& option : command.options) {
-      std::string line = "complete -c " + program + where;
+      std::string line = fmt::format("complete -c {}{}", program, where);
       for (const std::string& name : option.names)
         line += name.starts_with("--") ? fmt::format(" -l {}", name.substr(2))
                                        : fmt::format(" -s {}", name.substr(1));

@@ -337,10 +337,11 @@ void check_packet_spread(const HostFiles& host, unsigned cores, Findings& out) {
   for (const std::string& name : interfaces) {
     std::size_t queues = 0;
     bool steered = false;
-    for (const std::string& queue : host.names("/sys/class/net/" + name + "/queues")) {
+    const std::string folder = "/sys/class/net/" + name + "/queues/";
+    for (const std::string& queue : host.names(folder)) {
       if (!queue.starts_with("rx-")) continue;
       ++queues;
-      const auto mask = host.text("/sys/class/net/" + name + "/queues/" + queue + "/rps_cpus");
+      const auto mask = host.text(fmt::format("{}{}/rps_cpus", folder, queue));
       steered = steered || (mask && !is_zero_mask(*mask));
     }
     const auto by_core = interrupts_of(host, name);

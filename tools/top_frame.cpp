@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <tuple>
 
@@ -23,7 +24,8 @@ double rate(std::uint64_t before, std::uint64_t now, double seconds) {
 
 std::string shown(double per_second) {
   if (per_second > 0 && per_second < 9.95) return fmt::format("{:.1f}", per_second);
-  return short_number(static_cast<std::uint64_t>(per_second + 0.5));
+  constexpr double kMost = 9e18;  // of what std::llround() takes
+  return short_number(static_cast<std::uint64_t>(std::llround(std::min(per_second, kMost))));
 }
 
 using RouterKey = std::tuple<std::string, std::string, std::uint32_t>;
@@ -43,7 +45,7 @@ double weight(const TopRouter& r, TopSort sort) {
 }
 
 double rounded(double per_second) {
-  return static_cast<double>(static_cast<std::uint64_t>(per_second * 10 + 0.5)) / 10;
+  return std::round(per_second * 10) / 10;
 }
 
 void add_rates(ordered_json& out, const TopRates& rates) {
