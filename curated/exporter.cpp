@@ -10,10 +10,14 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <mutex>
 #include <span>
 #include <sstream>
 #include <thread>
 #include <utility>
+
+#include "common/base/clock.h"
+#include "curated/status_page.h"
 
 namespace arancini::curated {
 
@@ -224,13 +228,29 @@ std::string_view type_name(MetricType type) {
   return "untyped";
 }
 
-int answer(mg_connection* connection, const char* status, const char* content_type, const std::string& body) {
+constexpr const char* kPlainText = "text/plain; charset=utf-8";
+
+// Nothing here is to be stored, framed, sniffed, or to load anything but the style in the page itself.
+int answer(mg_connection* connection, const char* status, const char* content_type, const std::string& body,
+           const char* more_headers = "") {
   mg_printf(connection,
-            "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: "
-            "no-store\r\nConnection: close\r\n\r\n",
-            status, content_type, body.size());
-  mg_write(connection, body.data(), body.size());
+            "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s"
+            "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+            "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri "
+            "'none'; form-action 'none'; frame-ancestors 'none'\r\nConnection: close\r\n\r\n",
+            status, content_type, body.size(), more_headers);
+  if (std::string_view(mg_get_request_info(connection)->request_method) != "HEAD")
+    mg_write(connection, body.data(), body.size());
   return 1;
+}
+
+// Answers what is neither GET nor HEAD.
+bool refused_method(mg_connection* connection) {
+  const std::string_view method = mg_get_request_info(connection)->request_method;
+  if (method == "GET" || method == "HEAD") return false;
+  answer(connection, "405 Method Not Allowed", kPlainText, "read-only: only GET and HEAD\n",
+         "Allow: GET, HEAD\r\n");
+  return true;
 }
 
 }  // namespace
@@ -300,25 +320,46 @@ struct Exporter::State {
     knocking.join();
   }
 
+  // One page for all browsers, made at most once a second.
+  std::string page() {
+    const std::lock_guard lock(page_mutex);
+    const auto now = std::chrono::steady_clock::now();
+    if (page_text.empty() || now - page_at >= std::chrono::seconds(1)) {
+      StatusPageInput input;
+      input.view = fleet.view();
+      input.routers = fleet.routers();
+      input.peers = fleet.peers();
+      input.audit_errors = fleet.control().audit_errors.load(std::memory_order_relaxed);
+      input.now_realtime_ns = clock_ns(CLOCK_REALTIME);
+      page_text = status_page(config, input);
+      page_at = now;
+    }
+    return page_text;
+  }
+
+  static int status(mg_connection* connection, void* self) {
+    if (refused_method(connection)) return 1;
+    return answer(connection, "200 OK", "text/html; charset=utf-8", static_cast<State*>(self)->page());
+  }
   static int metrics(mg_connection* connection, void* self) {
+    if (refused_method(connection)) return 1;
     auto& state = *static_cast<State*>(self);
     return answer(connection, "200 OK", "text/plain; version=0.0.4; charset=utf-8",
                   metrics_page(state.config, state.fleet));
   }
   static int health(mg_connection* connection, void* self) {
+    if (refused_method(connection)) return 1;
     auto& state = *static_cast<State*>(self);
     const FleetView view = state.fleet.view();
     std::string missing = not_running(view);
     if (!missing.empty()) {
-      return answer(connection, "503 Service Unavailable", "text/plain; charset=utf-8",
-                    "not ready: " + missing + "\n");
+      return answer(connection, "503 Service Unavailable", kPlainText, "not ready: " + missing + "\n");
     }
-    return answer(connection, "200 OK", "text/plain; charset=utf-8",
+    return answer(connection, "200 OK", kPlainText,
                   fmt::format("ok: {} processes run, NATS {}\n", view.processes.size(), view.nats_state));
   }
   static int elsewhere(mg_connection* connection, void*) {
-    return answer(connection, "404 Not Found", "text/plain; charset=utf-8",
-                  "here are only /metrics and /healthz\n");
+    return answer(connection, "404 Not Found", kPlainText, "here are only /, /metrics and /healthz\n");
   }
   static int log_message(const mg_connection* connection, const char* message) {
     auto* state = static_cast<State*>(mg_get_user_data(mg_get_context(connection)));
@@ -329,6 +370,9 @@ struct Exporter::State {
   const Config& config;
   Fleet& fleet;
   SocketAddress address;
+  std::mutex page_mutex;  // of the next two
+  std::string page_text;
+  std::chrono::steady_clock::time_point page_at;
   std::string start_error;
   mg_context* server = nullptr;
 };
@@ -355,7 +399,7 @@ Result<std::unique_ptr<Exporter>, std::string> Exporter::start(const Config& con
   callbacks.log_message = &State::log_message;
   const std::string port = config.metrics.listen.to_string();
   const char* options[] = {
-      "listening_ports", port.c_str(),        "num_threads", "2",    "request_timeout_ms",
+      "listening_ports", port.c_str(),        "num_threads", "4",    "request_timeout_ms",
       "10000",           "enable_keep_alive", "no",          nullptr};
   state->server = mg_start(&callbacks, state.get(), options);
   if (state->server == nullptr) {
@@ -366,6 +410,7 @@ Result<std::unique_ptr<Exporter>, std::string> Exporter::start(const Config& con
   if (mg_get_server_ports(state->server, static_cast<int>(ports.size()), ports.data()) > 0) {
     state->address.port = static_cast<std::uint16_t>(ports[0].port);
   }
+  mg_set_request_handler(state->server, "/$", &State::status, state.get());
   mg_set_request_handler(state->server, "/metrics$", &State::metrics, state.get());
   mg_set_request_handler(state->server, "/healthz$", &State::health, state.get());
   mg_set_request_handler(state->server, "**", &State::elsewhere, state.get());

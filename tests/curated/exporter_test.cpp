@@ -15,15 +15,15 @@
 namespace arancini::curated {
 namespace {
 
-// What the server at 127.0.0.1:port says to a GET, status line and all.
-std::string http_get(std::uint16_t port, const std::string& path) {
+// What the server at 127.0.0.1:port says, status line and all.
+std::string http(std::uint16_t port, const std::string& method, const std::string& path) {
   const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) return "cannot connect";
-  const std::string request = "GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const std::string request = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
   if (::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size()))
     return "";
   std::string out;
@@ -32,6 +32,10 @@ std::string http_get(std::uint16_t port, const std::string& path) {
   while ((n = ::recv(fd.get(), buffer, sizeof buffer, 0)) > 0)
     out.append(buffer, static_cast<std::size_t>(n));
   return out;
+}
+
+std::string http_get(std::uint16_t port, const std::string& path) {
+  return http(port, "GET", path);
 }
 
 bool has_line(const std::string& text, const std::string& line) {
@@ -116,7 +120,44 @@ TEST(Exporter, HealthSaysInOneLineWhatIsMissing) {
   answer = http_get(port, "/healthz");
   EXPECT_EQ(answer.substr(0, 12), "HTTP/1.1 200");
   EXPECT_TRUE(answer.ends_with("\r\n\r\nok: 3 processes run, NATS disconnected\n")) << answer;
-  EXPECT_EQ(http_get(port, "/").substr(0, 12), "HTTP/1.1 404");
+  EXPECT_EQ(http_get(port, "/x").substr(0, 12), "HTTP/1.1 404");
+}
+
+TEST(Exporter, ServesTheStatusPage) {
+  TestFleet t;
+  t.config.instance.name = "lab";
+  auto ingestd = t.ingestd(0);
+  TestFleet::add_router(ingestd, 0, "192.0.2.1", "edge1");
+  Fleet fleet(t.config, t.clock, nullptr);
+  const auto exporter = Exporter::start(t.config, fleet);
+  ASSERT_TRUE(exporter) << exporter.error();
+  const std::uint16_t port = exporter.value()->address().port;
+  const std::string page = http_get(port, "/");
+  EXPECT_EQ(page.substr(0, 15), "HTTP/1.1 200 OK");
+  for (const char* part :
+       {"Content-Type: text/html; charset=utf-8\r\n",
+        "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline';", "frame-ancestors 'none'",
+        "X-Content-Type-Options: nosniff\r\n", "Cache-Control: no-store\r\n", "publishd is stopped",
+        "ingestd@1 is stopped", "192.0.2.1", "edge1", "</html>"}) {
+    EXPECT_NE(page.find(part), std::string::npos) << part;
+  }
+  const std::string head = http(port, "HEAD", "/");
+  EXPECT_EQ(head.substr(0, 15), "HTTP/1.1 200 OK");
+  EXPECT_TRUE(head.ends_with("\r\n\r\n")) << "no body";
+}
+
+TEST(Exporter, IsReadOnly) {
+  TestFleet t;
+  Fleet fleet(t.config, t.clock, nullptr);
+  const auto exporter = Exporter::start(t.config, fleet);
+  ASSERT_TRUE(exporter) << exporter.error();
+  for (const char* path : {"/", "/metrics", "/healthz"}) {
+    for (const char* method : {"POST", "PUT", "DELETE", "OPTIONS"}) {
+      const std::string answer = http(exporter.value()->address().port, method, path);
+      EXPECT_EQ(answer.substr(0, 12), "HTTP/1.1 405") << method << path << answer;
+      EXPECT_NE(answer.find("Allow: GET, HEAD\r\n"), std::string::npos);
+    }
+  }
 }
 
 TEST(Exporter, SaysThatItsPortIsTaken) {
