@@ -33,6 +33,7 @@ std::string_view to_string(ErrorCode code) {
     case ErrorCode::RouterSessionLimit: return "router has as many sessions as it may";
     case ErrorCode::RouterRouteLimit: return "router has as many routes as it may";
     case ErrorCode::RouterUnidentified: return "router speaks before it says who it is";
+    case ErrorCode::SessionNotKept: return "session not kept over a restart";
     case ErrorCode::RingCorrupt: return "ring contents invalid";
     case ErrorCode::RingIncompatible: return "ring layout differs";
     case ErrorCode::RecordTooLarge: return "record larger than the limit";

@@ -39,6 +39,7 @@ enum class ErrorCode : std::uint32_t {
   RouterSessionLimit = 305,  // the router has as many sessions as it may; connection closed
   RouterRouteLimit = 306,    // the router has as many routes as it may; new ones are skipped
   RouterUnidentified = 307,  // [[router]] tells it by sysName, and it speaks before its Initiation
+  SessionNotKept = 308,      // a restart could not keep the session: its router connects anew
   // Rings (4xx)
   RingCorrupt = 401,
   RingIncompatible = 402,

@@ -129,6 +129,12 @@ constexpr std::array kIngest{
           "Sessions closed by bmp.allow, [[router]], or the number that a router may have."),
     entry(I::RoutesOverLimit, "arancini_ingest_routes_over_limit_total", kCounter,
           "Announcements of new prefixes that were skipped because the router has max_routes."),
+    entry(I::RestartSessionsKept, "arancini_ingest_restart_sessions_kept", kGauge,
+          "Sessions that this process took over from the one before, without a break."),
+    entry(I::RestartSessionsClosed, "arancini_ingest_restart_sessions_closed", kGauge,
+          "Sessions that the last restart could not keep (308)."),
+    entry(I::RestartPauseNs, "arancini_ingest_restart_pause_seconds", kGauge,
+          "How long kept sessions were not read during the last restart.", 1e-9),
 };
 
 using P = PublishMetric;

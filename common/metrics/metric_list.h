@@ -82,6 +82,9 @@ enum class IngestMetric : std::size_t {
   RestoreDurationNs,
   SessionsRefusedByRule,  // allow-list, [[router]], sessions of one router
   RoutesOverLimit,        // announcements of new prefixes that were skipped: max_routes
+  RestartSessionsKept,    // taken over from the process before
+  RestartSessionsClosed,  // that the restart could not keep
+  RestartPauseNs,         // from the last read of the process before to the first of this one
   Count
 };
 

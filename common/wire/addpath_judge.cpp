@@ -64,24 +64,24 @@ AddPathJudge::Verdict AddPathJudge::judge(Bytes nlri, Family family) {
 
   const Reading without = read(nlri, family, false);
   // The one way is certain, without looking at the other: ids below 2^24 would have cost something here.
-  if (without.parses && without.cost == 0 && !seen_large_ids_) {
-    learned_ = true;
-    learned_path_ids_ = false;
+  if (without.parses && without.cost == 0 && !learned_.seen_large_ids) {
+    learned_.any = true;
+    learned_.path_ids = false;
     return verdict(false);
   }
   Reading with = read(nlri, family, true);
   if (!without.parses && !with.parses)
-    return Verdict{learned_ ? learned_path_ids_ : negotiated_, false, false};
+    return Verdict{learned_.any ? learned_.path_ids : negotiated_, false, false};
   bool path_ids = with.parses;
   if (without.parses && with.parses) {
-    if (with.large_ids && !seen_large_ids_) with.cost += kUnseenLargeIds;
+    if (with.large_ids && !learned_.seen_large_ids) with.cost += kUnseenLargeIds;
     if (!negotiated_) with.cost += kNotNegotiated;
-    if (with.cost == without.cost) return verdict(learned_ ? learned_path_ids_ : negotiated_);
+    if (with.cost == without.cost) return verdict(learned_.any ? learned_.path_ids : negotiated_);
     path_ids = with.cost < without.cost;
   }
-  learned_ = true;
-  learned_path_ids_ = path_ids;
-  if (path_ids && !without.parses) seen_large_ids_ |= with.large_ids;
+  learned_.any = true;
+  learned_.path_ids = path_ids;
+  if (path_ids && !without.parses) learned_.seen_large_ids |= with.large_ids;
   return verdict(path_ids);
 }
 

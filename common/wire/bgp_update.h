@@ -202,11 +202,19 @@ class AddPathJudge {
   };
   Verdict judge(Bytes nlri, Family family);
 
+  // What it learned from messages.
+  struct Learned {
+    bool any = false;             // some message left no doubt
+    bool path_ids = false;        // what the last such message said
+    bool seen_large_ids = false;  // path ids of 2^24 and above were seen in such a message
+    friend bool operator==(const Learned&, const Learned&) = default;
+  };
+  [[nodiscard]] const Learned& learned() const { return learned_; }
+  AddPathJudge(bool negotiated, const Learned& learned) : negotiated_(negotiated), learned_(learned) {}
+
  private:
   bool negotiated_ = false;
-  bool learned_ = false;           // some message left no doubt
-  bool learned_path_ids_ = false;  // what the last such message said
-  bool seen_large_ids_ = false;    // path ids of 2^24 and above were seen in such a message
+  Learned learned_;
 };
 
 // 16 bytes for Update.nextHop from a classic NEXT_HOP or an MP_REACH next hop: global address first (RFC
