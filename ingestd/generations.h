@@ -36,6 +36,11 @@ class Generations {
 
   // A route of that generation was announced again, and is of the current one now.
   void refreshed(std::uint16_t generation) { old_ -= generation != current_ ? 1 : 0; }
+  // After bump(): a route of the current generation is to count as one of those before. Its generation.
+  std::uint16_t outdate() {
+    ++old_;
+    return static_cast<std::uint16_t>(current_ - 1);
+  }
   // A route of that generation was erased.
   void erased(std::uint16_t generation) { old_ -= generation != current_ ? 1 : 0; }
   // No route older than `moment` is left.

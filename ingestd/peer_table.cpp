@@ -174,6 +174,11 @@ Session& PeerTable::open_session(std::uint16_t port, SessionId& id) {
   return session;
 }
 
+void PeerTable::leave_serials(std::uint64_t last) {
+  each_session([last](Session& session) { session.serial += last; });
+  next_serial_ += last;
+}
+
 void PeerTable::free_session(SessionId id) {
   session(id).open = false;
   free_sessions_.push_back(static_cast<std::uint32_t>(id));

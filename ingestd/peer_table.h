@@ -271,6 +271,15 @@ class PeerTable {
       if (session.open && session.router == &router) f(session);
     }
   }
+  // Calls f(Session&) for all open sessions.
+  template <class F>
+  void each_session(F&& f) {
+    for (Session& session : sessions_) {
+      if (session.open) f(session);
+    }
+  }
+  // Sessions with serials up to `last` are older than those that are open, and than all that will be.
+  void leave_serials(std::uint64_t last);
   [[nodiscard]] Session& session(SessionId id) { return sessions_.at(static_cast<std::size_t>(id)); }
   // Only when nothing points to it any more.
   void free_session(SessionId id);

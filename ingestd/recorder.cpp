@@ -198,6 +198,13 @@ void Recorder::restore_batch(const RestoreBatch& batch) noexcept {
   put_restore_batch(batch, [this](std::span<const std::byte> part) { put_bytes(part); });
 }
 
+void Recorder::adopted(std::span<const std::byte> restart_state) noexcept {
+  if (!in_call_) return;
+  put(Entry::Adopted);
+  put(static_cast<std::uint32_t>(restart_state.size()));
+  put_bytes(restart_state);
+}
+
 void Recorder::restore_end(std::span<const schema::EventFields> events, bool complete) noexcept {
   if (!in_call_) return;
   // Once, before the shard takes its first message.

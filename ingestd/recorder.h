@@ -66,6 +66,7 @@ class Recorder final : public Clock, public RingWriter::Witness, public ShardWit
   void dump_asked(const IpAddress* router) noexcept override;
   void restoring(bool restoring) noexcept override;
   void restore_batch(const RestoreBatch& batch) noexcept override;
+  void adopted(std::span<const std::byte> restart_state) noexcept override;
   void restore_end(std::span<const schema::EventFields> events, bool complete) noexcept override;
 
  private:

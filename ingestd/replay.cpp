@@ -49,6 +49,7 @@ const char* name_of(Entry entry) {
     case Entry::DumpAsked: return "a wish for a dump";
     case Entry::RestoreBatch:
     case Entry::RestoreEnd: return "a part of a restore";
+    case Entry::Adopted: return "sessions of the process before";
     case Entry::Done:
     case Entry::Published: return "the end of the call";
   }
@@ -148,6 +149,14 @@ class RecordedTasks final : public HotTask {
           return Progress::Wait;
         }
         restore_.give();
+      } else if (const Call::Learnt* before = teacher_.take_if(Entry::Adopted); before != nullptr) {
+        auto state = decode_restart(before->bytes);
+        if (!state) {
+          teacher_.fail("sessions of the process before: " + state.error());
+          return Progress::Wait;
+        }
+        adoption_.state = std::move(state).value();
+        restore_.set_adoption(&adoption_);
       } else if (const Call::Learnt* end = teacher_.take_if(Entry::RestoreEnd); end != nullptr) {
         if (end->bytes.empty()) {
           teacher_.fail("the end of a restore that cannot be read");
@@ -178,6 +187,7 @@ class RecordedTasks final : public HotTask {
 
   Teacher& teacher_;
   RestoreTask& restore_;
+  RestartAdoption adoption_;
 };
 
 class TemporaryDirectory {
@@ -284,6 +294,7 @@ std::string do_call(Shard& shard, const Call& call, RingWriter& ring, ReplayResu
     case Entry::DumpAsked:
     case Entry::RestoreBatch:
     case Entry::RestoreEnd:
+    case Entry::Adopted:
     case Entry::Done:
     case Entry::Published: break;
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ingestd/attribute_set.h"
+#include "ingestd/rib_shard.h"
 
 namespace arancini::ingestd {
 
@@ -13,9 +14,6 @@ namespace {
 // Routes, or steps without routes, of one slice: about a tenth of a millisecond.
 constexpr std::uint32_t kSlice = 128;
 constexpr std::uint32_t kPrefetch = 8;
-// As in rib_shard.cpp: announcements without path id of a route, in the two free bits of its flags.
-constexpr std::uint8_t kOnePath = 0x40;
-constexpr std::uint8_t kMaxPaths = 3;
 
 }  // namespace
 
@@ -192,10 +190,10 @@ bool Restore::clear(std::uint32_t& budget) noexcept {
   return empty;
 }
 
-void Restore::finish() noexcept {
+void Restore::finish(std::span<const Router* const> go_on) noexcept {
   forget_attributes();
-  peers_.each_view([this](PeerView& view) {
-    if (view.routes == 0) return;
+  peers_.each_view([&](PeerView& view) {
+    if (view.routes == 0 || std::ranges::find(go_on, view.peer.router) != go_on.end()) return;
     view.state = shm::PeerState::Stale;
     view.changed_realtime_ns = context_.realtime_ns;
     // Who tells it next takes it over: what is not told again is missing.

@@ -63,12 +63,22 @@ HotTask::Progress RestoreTask::run(Shard::Impl& shard) noexcept {
   if (!end_.load(std::memory_order_acquire)) return Progress::Wait;
   if (slot.filled.load(std::memory_order_acquire)) return Progress::More;
   if (!std::exchange(end_begun_, true) && shard.context.witness != nullptr) {
+    if (adoption_ != nullptr) shard.context.witness->adopted(adoption_->bytes);
     shard.context.witness->restore_end(events_, complete_);
   }
   for (; next_event_ < events_.size(); ++next_event_) {
     if (!write_event(shard.context, shm::kAllRouters, events_[next_event_])) return Progress::Wait;
   }
-  shard.restore.finish();
+  if (adoption_ == nullptr) {
+    shard.restore.finish();
+  } else {
+    std::string_view why_none;
+    if (!complete_) why_none = "the log lacks some of what was told";
+    if (shard.restore.unplaced() > 0) why_none = "there are no rows for all that was told";
+    const RestartCheck check(shard, adoption_->state, why_none);
+    shard.restore.finish(check.go_on());
+    adopt_restart(shard, *adoption_, check, why_none);
+  }
   if (!complete_) shard.dump.owe_all();
   routers_ = shard.peers.routers();
   routes_ = shard.context.routes;

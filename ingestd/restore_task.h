@@ -8,6 +8,7 @@
 
 #include "common/schema/event_fields.h"
 #include "ingestd/hot_task.h"
+#include "ingestd/restart_adopt.h"
 #include "ingestd/restore.h"
 #include "ingestd/restore_batch.h"
 
@@ -17,6 +18,9 @@ namespace arancini::ingestd {
 // messages. Post it once, before the hot thread runs.
 class RestoreTask final : public HotTask {
  public:
+  // Sessions of the process before go on when all is restored. Borrowed; before the task is posted.
+  void set_adoption(RestartAdoption* adoption) { adoption_ = adoption; }
+
   // --- the other thread
 
   // An empty batch to be filled, null while all are under way. The same one until it is given.
@@ -54,6 +58,7 @@ class RestoreTask final : public HotTask {
   bool complete_ = true;
   std::atomic<bool> end_{false}, finished_{false}, gone_{false}, no_memory_{false}, waiting_{false};
 
+  RestartAdoption* adoption_ = nullptr;
   std::size_t next_take_ = 0;
   Restore::Cursor cursor_;
   bool begun_ = false;  // the batch at next_take_, for the witness

@@ -37,6 +37,7 @@ Restorer::Restorer(const Options& options, Shard& shard, const RingWriter& ring,
       started_ns_(clock.boottime_ns()) {
   state_.text = "asks publishd for the log";
   shard_.set_restoring(true);
+  task_.set_adoption(options.adoption);
   (void)shard_.tasks().post(task_);
   thread_ = std::thread([this] { run(); });
 }

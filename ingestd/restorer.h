@@ -43,6 +43,7 @@ class Restorer final : private BatchSink, private LogVisitor {
     std::uint64_t layout_began_ns = 0;
     // Snapshots that cannot be had for so long are left out, where the log alone has everything.
     std::uint64_t snapshot_patience_ns = 30'000'000'000;
+    RestartAdoption* adoption = nullptr;  // borrowed; see RestoreTask::set_adoption()
     std::string log_name = "ingestd";
     LogLevel log_level = LogLevel::Info;
   };

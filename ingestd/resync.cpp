@@ -67,6 +67,20 @@ void Resync::lost(PeerView& view) {
   next_due_ns_ = std::min(next_due_ns_, view.grace_deadline_ns);
 }
 
+void Resync::take_over(RibTable& table, const ResyncState& was) {
+  table.resync = was;
+  table.resync.listed = true;
+  resyncs_.push_back(&table);
+  ended();
+}
+
+void Resync::take_over_grace(PeerView& view, std::uint64_t deadline_ns) {
+  view.grace_active = view.grace_listed = true;
+  view.grace_deadline_ns = deadline_ns;
+  graces_.push_back(&view);
+  ended();
+}
+
 std::uint64_t Resync::due(const RibTable& table) const {
   const Session* session = table.view.owner;
   if (session == nullptr || session->waiting()) return kNever;  // resumed() looks again

@@ -27,6 +27,9 @@ class Resync {
   void end_of_rib(RibTable& table);
   // The session that tells the view is gone.
   void lost(PeerView& view);
+  // After a restart: it goes on as it was, its times are of this boot.
+  void take_over(RibTable& table, const ResyncState& was);
+  void take_over_grace(PeerView& view, std::uint64_t deadline_ns);
   // Somebody tells it again.
   void found(PeerView& view) { view.grace_active = false; }
   // Re-syncs were ended from outside: their timers are forgotten with the next run().

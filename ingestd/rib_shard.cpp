@@ -10,16 +10,6 @@ namespace arancini::ingestd {
 
 namespace {
 
-// Routes that came without path id in a feed that also has some with (GoBGP dumps without, then sends changes
-// with): how many announcements of this generation said the prefix, in the two free bits of
-// RouteState::flags. News about the prefix with an id is about one of them; with the last one the route
-// without id goes.
-constexpr std::uint8_t kOnePath = 0x40;
-constexpr std::uint8_t kMaxPaths = 3;
-std::uint8_t paths_of(const RouteState& route) {
-  return route.flags / kOnePath;
-}
-
 // How far ahead the table is prefetched, in routes.
 constexpr std::uint32_t kPrefetch = 8;
 

@@ -17,6 +17,16 @@
 // withdraw what was told, say nothing else.
 namespace arancini::ingestd {
 
+// Routes that came without path id in a feed that also has some with (GoBGP dumps without, then sends changes
+// with): how many announcements of this generation said the prefix, in the two free bits of
+// RouteState::flags. News about the prefix with an id is about one of them; with the last one the route
+// without id goes.
+inline constexpr std::uint8_t kOnePath = 0x40;
+inline constexpr std::uint8_t kMaxPaths = 3;
+inline std::uint8_t paths_of(const RouteState& route) {
+  return route.flags / kOnePath;
+}
+
 // One NLRI field of an UPDATE.
 struct NlriField {
   wire::Bytes nlri;

@@ -31,6 +31,8 @@ class Limits {
                std::string_view detail);
   // So many new prefixes of the router were skipped: it is at its limit.
   void routes_skipped(Router& router, std::uint32_t routes);
+  // After a restart: routes of it were skipped.
+  void take_over(Router& router) { over_.push_back(&router); }
   // Calls `close(Router&)` for routers that are well below their limit again. Just below is enough where a
   // sweep made the room: what the router told instead of the swept routes was skipped while they stood there.
   template <class F>

@@ -19,6 +19,8 @@ class ShardWitness {
   virtual void restoring(bool restoring) noexcept = 0;
   // A batch of a restore begins to be applied.
   virtual void restore_batch(const RestoreBatch& batch) noexcept = 0;
+  // Sessions of the process before are to go on at the end of the restore, which follows.
+  virtual void adopted(std::span<const std::byte> restart_state) noexcept = 0;
   // All batches are applied; these are written before anything else is. Not `complete`: a dump of all is
   // owed.
   virtual void restore_end(std::span<const schema::EventFields> events, bool complete) noexcept = 0;

@@ -54,6 +54,7 @@ enum class Entry : std::uint8_t {
   // [size 32, then so many bytes: 1: complete, else 0 and a dump is owed, in a byte; framed events, each with
   // its size in 32 bits before it]
   RestoreEnd = 38,
+  Adopted = 39,  // [size 32, bytes] sessions of the process before go on (ingestd/restart_state.h)
   // Ends of calls.
   Done = 64,  // [result 32]
   // [tail 64, next update 64, bytes 32, CRC32C 32]: headers and payloads since the last one

@@ -131,6 +131,7 @@ Parsed parse_call(Cursor& c, Call& call) {
     case Entry::DumpAsked:
     case Entry::RestoreBatch:
     case Entry::RestoreEnd:
+    case Entry::Adopted:
     case Entry::Done:
     case Entry::Published: return Parsed::Unknown;
     default: return c.ok() ? Parsed::Unknown : Parsed::Partial;
@@ -150,7 +151,8 @@ Parsed parse_call(Cursor& c, Call& call) {
     } else if (learnt.kind == Entry::DumpAsked) {
       learnt.first = c.number<std::uint8_t>();
       c.array(learnt.address.bytes);
-    } else if (learnt.kind == Entry::RestoreBatch || learnt.kind == Entry::RestoreEnd) {
+    } else if (learnt.kind == Entry::RestoreBatch || learnt.kind == Entry::RestoreEnd ||
+               learnt.kind == Entry::Adopted) {
       learnt.bytes = c.take(c.number<std::uint32_t>());
     } else if (learnt.kind == Entry::Done) {
       call.result = c.number<std::uint32_t>();

@@ -17,7 +17,7 @@ namespace arancini::recording {
 // One call of a recording. Spans lie in the reader and are valid until its next call.
 struct Call {
   struct Learnt {
-    Entry kind{};              // Time to RestoreEnd
+    Entry kind{};              // Time to Adopted
     std::uint64_t first = 0;   // boot time, position, field, or 1: all routers
     std::uint64_t second = 0;  // real time, or value
     IpAddress address;         // of DumpAsked

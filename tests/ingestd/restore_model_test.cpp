@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "common/snapshot/snapshot_writer.h"
+#include "ingestd/restart_adopt.h"
+#include "ingestd/restart_export.h"
 #include "ingestd/restore_feed.h"
 #include "tests/ingestd/shard_simulation.h"
 
@@ -18,8 +20,9 @@
 // successor is restored from a snapshot that was taken at some moment, or from none, what was read of the
 // ring since, and what is left in the ring. At once it believes to have told exactly what the records say,
 // and after each quiescence the fold is what the routers have; nothing is told twice, nothing unknown is
-// withdrawn, no subject overtakes another (the harness looks at every record). ARANCINI_HISTORIES=N,
-// ARANCINI_LONG=1: a million, ARANCINI_MODEL_SEED=N: that one only.
+// withdrawn, no subject overtakes another (the harness looks at every record). Planned restarts stand
+// between: then sessions go on, in whatever state, and the successor knows all that its predecessor knew.
+// ARANCINI_HISTORIES=N, ARANCINI_LONG=1: a million, ARANCINI_MODEL_SEED=N: that one only.
 namespace arancini::testing {
 namespace {
 
@@ -61,6 +64,12 @@ class Crashes final : public Simulation {
   [[nodiscard]] unsigned crashes() const { return crashes_; }
   [[nodiscard]] unsigned from_snapshots() const { return from_snapshots_; }
   [[nodiscard]] unsigned lost_logs() const { return lost_logs_; }
+  // What planned restarts have met.
+  struct Restarts {
+    unsigned all = 0, kept = 0, closed = 0, in_progress = 0, syncs = 0, lists = 0, all_old = 0,
+             superseded = 0, graces = 0, down = 0;
+  };
+  [[nodiscard]] const Restarts& restarts() const { return restarts_; }
 
  private:
   struct Snapshot {
@@ -70,7 +79,7 @@ class Crashes final : public Simulation {
   };
 
   // Counters begin anew with each shard.
-  [[nodiscard]] bool counts_hold() const override { return crashes_ == 0; }
+  [[nodiscard]] bool counts_hold() const override { return crashes_ == 0 && restarts_.all == 0; }
 
   void extra_event() override {
     switch (pick(100)) {
@@ -84,7 +93,182 @@ class Crashes final : public Simulation {
           crash();
         }
         break;
+      case 5:
+      case 6: restart(); break;
       default: break;
+    }
+  }
+
+  // In order of their keys: rows and hashes are each process's own.
+  static ingestd::RestartState in_order(ingestd::RestartState s) {
+    using namespace ingestd;
+    std::vector<std::uint32_t> order(s.routers.size());
+    for (std::uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::ranges::sort(order, {}, [&](std::uint32_t i) { return s.routers[i].address; });
+    std::vector<RestartRouter> routers;
+    for (RestartSession& session : s.sessions) {
+      session.router = 0;  // its source says the same
+      session.pending.clear();
+    }
+    for (const std::uint32_t i : order) routers.push_back(std::move(s.routers[i]));
+    s.routers = std::move(routers);
+    for (RestartRouter& router : s.routers) {
+      for (RestartPeer& peer : router.peers) {
+        for (RestartView& view : peer.views) {
+          // The log may know of one that was emptied.
+          std::erase_if(view.tables, [](const RestartTable& t) { return t.routes == 0 && !t.sync_active; });
+          for (RestartTable& table : view.tables) {
+            std::ranges::sort(table.keys);
+            std::ranges::sort(table.paths, {}, &RestartTable::Paths::prefix);
+          }
+        }
+      }
+      std::ranges::sort(router.peers, {},
+                        [](const RestartPeer& p) { return std::tuple(p.type, p.distinguisher, p.address); });
+    }
+    return s;
+  }
+
+  static void expect_same(ingestd::RestartState is, const ingestd::RestartState& was) {
+    // Others were not kept.
+    std::erase_if(is.routers, [&](const ingestd::RestartRouter& router) {
+      return std::ranges::find(was.routers, router.address, &ingestd::RestartRouter::address) ==
+             was.routers.end();
+    });
+    if (is == was) return;
+    EXPECT_EQ(is.sessions, was.sessions);
+    ASSERT_EQ(is.routers.size(), was.routers.size());
+    for (std::size_t r = 0; r < is.routers.size(); ++r) {
+      ASSERT_EQ(is.routers[r].peers.size(), was.routers[r].peers.size());
+      for (std::size_t p = 0; p < is.routers[r].peers.size(); ++p) {
+        const auto& views = is.routers[r].peers[p].views;
+        const auto& views_were = was.routers[r].peers[p].views;
+        ASSERT_EQ(views.size(), views_were.size());
+        for (std::size_t v = 0; v < views.size(); ++v) {
+          EXPECT_EQ(views[v].tables, views_were[v].tables);
+          EXPECT_EQ(views[v].told_asn, views_were[v].told_asn);
+          EXPECT_EQ(views[v].told_bgp_id, views_were[v].told_bgp_id);
+          EXPECT_EQ(views[v].bgp_id, views_were[v].bgp_id);
+          EXPECT_TRUE(views[v] == views_were[v]) << "view " << to_string(views[v].view);
+        }
+        EXPECT_TRUE(is.routers[r].peers[p] == was.routers[r].peers[p]) << "peer";
+      }
+      EXPECT_TRUE(is.routers[r] == was.routers[r]) << "router " << is.routers[r].address.to_string();
+    }
+    FAIL();
+  }
+
+  void count(const ingestd::RestartState& state) {
+    using ingestd::RestartTable;
+    restarts_.kept += static_cast<unsigned>(state.sessions.size());
+    for (const auto& session : state.sessions) restarts_.in_progress += session.in_progress ? 1 : 0;
+    for (const auto& router : state.routers) {
+      for (const auto& peer : router.peers) {
+        for (const auto& view : peer.views) {
+          restarts_.superseded += view.superseded.empty() ? 0 : 1;
+          restarts_.graces += view.grace_active ? 1 : 0;
+          restarts_.down += view.state == static_cast<std::uint32_t>(shm::PeerState::Down) ? 1 : 0;
+          for (const auto& table : view.tables) {
+            restarts_.syncs += table.sync_active ? 1 : 0;
+            restarts_.lists += table.keys.empty() ? 0 : 1;
+            restarts_.all_old += table.old == RestartTable::Old::All ? 1 : 0;
+          }
+        }
+      }
+    }
+  }
+
+  // As EventLoop::hand_on() and its successor.
+  void restart() {
+    ++restarts_.all;
+    close_what_must_be_closed();
+    for (unsigned n = pick(6); n > 0; --n) h_.sink().do_work();
+    close_what_must_be_closed();
+    h_.sink().publish();
+    ingestd::RestartExport left = ingestd::export_restart(h_.shard().impl());
+    for (const auto& closed : left.closed) {
+      h_.sink().close_session(closed.session);
+      ++restarts_.closed;
+      for_each_session([&](SessionId& id, const auto& drop) {
+        if (id == closed.session) drop();
+      });
+    }
+    h_.sink().finish();
+    h_.sink().publish();
+    count(left.state);
+    for (auto& session : left.state.sessions) {
+      if (session.in_progress) session.pending.resize(1);
+    }
+    const std::uint64_t events = h_.writer().next_event_sequence();
+    const RingPosition tail = h_.writer().tail();
+    ingestd::RestartAdoption adoption;
+    auto decoded = ingestd::decode_restart(ingestd::encode_restart(left.state));
+    ASSERT_TRUE(decoded) << decoded.error();
+    ASSERT_EQ(*decoded, left.state);
+    adoption.state = std::move(*decoded);
+    if (chance(50)) h_.drain(pick(60));
+
+    h_.crash();
+    h_.shard().set_restoring(true);
+    Feed& first = routers_[0].feeds[0];
+    const bool early = chance(30) && first.connected && !first.twin;
+    SessionId waits{};
+    if (early) {
+      waits = h_.open(routers_[0].address, 40000);
+      ASSERT_EQ(h_.sink().apply(waits, initiation("router", "simulated")), Shard::Applied::NoRoom);
+    }
+    restore_tables();
+    ingestd::Shard::Impl& shard = h_.shard().impl();
+    shard.context.read_clock();
+    const ingestd::RestartCheck check(shard, adoption.state, {});
+    for (const std::string_view why : check.why_not()) ASSERT_EQ(why, "");
+    shard.restore.finish(check.go_on());
+    ingestd::adopt_restart(shard, adoption, check, {});
+    std::map<SessionId, SessionId> ids;
+    for (std::size_t i = 0; i < left.sessions.size(); ++i) {
+      ASSERT_TRUE(adoption.sessions[i].id.has_value()) << adoption.sessions[i].why;
+      ids[left.sessions[i]] = *adoption.sessions[i].id;
+    }
+    for_each_session([&](SessionId& id, const auto&) { id = ids.at(id); });
+    if (!early) {
+      ASSERT_EQ(h_.writer().next_event_sequence(), events) << "something happened";
+      ASSERT_EQ(h_.writer().tail(), tail);
+    }
+    h_.shard().set_restoring(false);
+    ASSERT_NO_FATAL_FAILURE(h_.expect_told_is_what_was_written()) << "behind restart " << restarts_.all;
+    if (!early) {
+      // Nothing was lost on the way.
+      expect_same(in_order(ingestd::export_restart(shard).state), in_order(left.state));
+    } else {
+      first.twin = Feed::HalfOpen{waits, {}};
+      first.connected = false;  // say() to the new one only
+      say_everything(routers_[0], 0);
+      first.connected = true;
+    }
+    for (SimRouter& router : routers_) {
+      for (unsigned feed = 0; feed < 2; ++feed) {
+        if (!router.feeds[feed].connected && chance(60)) connect(router, feed);
+      }
+    }
+  }
+
+  // Calls f(SessionId&, drop) for all sessions of the routers; drop(): the router has noticed its end.
+  template <class F>
+  void for_each_session(F&& f) {
+    for (SimRouter& router : routers_) {
+      for (Feed& feed : router.feeds) {
+        if (feed.connected) {
+          f(feed.session, [&] {
+            feed.connected = false;
+            feed.queue.clear();
+          });
+        }
+        for (std::size_t i = feed.half_open.size(); i-- > 0;) {
+          f(feed.half_open[i].session,
+            [&] { feed.half_open.erase(feed.half_open.begin() + static_cast<std::ptrdiff_t>(i)); });
+        }
+        if (feed.twin) f(feed.twin->session, [&] { feed.twin.reset(); });
+      }
     }
   }
 
@@ -202,6 +386,12 @@ class Crashes final : public Simulation {
   }
 
   void restore() {
+    restore_tables();
+    h_.shard().impl().restore.finish();
+    h_.shard().set_restoring(false);
+  }
+
+  void restore_tables() {
     DirectBatches sink(h_.shard());
     ingestd::RestoreFeed feed(sink, 0, 1);
     const Snapshot* from = nullptr;
@@ -228,8 +418,6 @@ class Crashes final : public Simulation {
           return feed.payload(schema::PayloadFormat::BatchV2, payload, problem) && !problem;
         }));
     ASSERT_TRUE(feed.flush());
-    h_.shard().impl().restore.finish();
-    h_.shard().set_restoring(false);
     // What is not published is gone with the ring's writer.
     std::erase_if(snapshots_,
                   [&](const Snapshot& s) { return raw(s.complete_at) > raw(h_.writer().tail()); });
@@ -238,6 +426,7 @@ class Crashes final : public Simulation {
   std::vector<Snapshot> snapshots_;
   std::uint64_t number_ = 0;
   unsigned crashes_ = 0, from_snapshots_ = 0, lost_logs_ = 0;
+  Restarts restarts_;
 };
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
@@ -252,6 +441,7 @@ void run_histories(bool drop_newest, std::uint64_t share) {
       from_environment("ARANCINI_HISTORIES", all ? 1'000'000 : 10'000) * share / 100;
   unsigned crashes = 0, from_snapshots = 0, lost_logs = 0;
   std::uint64_t duplicates = 0;
+  Crashes::Restarts met;
   for (std::uint64_t seed = only != 0 ? only : 1; seed <= (only != 0 ? only : histories); ++seed) {
     SCOPED_TRACE("ARANCINI_MODEL_SEED=" + std::to_string(seed));
     Crashes history(seed, drop_newest);
@@ -261,6 +451,17 @@ void run_histories(bool drop_newest, std::uint64_t share) {
     from_snapshots += history.from_snapshots();
     lost_logs += history.lost_logs();
     duplicates += history.metric(IngestMetric::UpdatesSuppressedDuplicate);
+    const Crashes::Restarts& r = history.restarts();
+    met.all += r.all;
+    met.kept += r.kept;
+    met.closed += r.closed;
+    met.in_progress += r.in_progress;
+    met.syncs += r.syncs;
+    met.lists += r.lists;
+    met.all_old += r.all_old;
+    met.superseded += r.superseded;
+    met.graces += r.graces;
+    met.down += r.down;
   }
   if (only != 0) return;
   // What the histories must have been through, or they prove little.
@@ -268,6 +469,21 @@ void run_histories(bool drop_newest, std::uint64_t share) {
   EXPECT_GT(from_snapshots, histories / 4);
   EXPECT_GT(lost_logs, histories / 100);
   EXPECT_GT(duplicates, histories);
+  EXPECT_GT(met.all, histories);
+  EXPECT_GT(met.kept, met.closed);
+  if (!drop_newest) {  // there none waits for room
+    EXPECT_GT(met.in_progress, histories / 50);
+  }
+  for (const unsigned n :
+       {met.closed, met.syncs, met.lists, met.all_old, met.superseded, met.graces, met.down}) {
+    EXPECT_GT(n, histories / 50);
+  }
+  std::printf(
+      "%u planned restarts: %u sessions kept, %u closed, %u within a message; %u re-syncs (%u with a list, "
+      "%u of "
+      "which nothing was told yet), %u superseded, %u grace times, %u views down\n",
+      met.all, met.kept, met.closed, met.in_progress, met.syncs, met.lists, met.all_old, met.superseded,
+      met.graces, met.down);
   ::testing::Test::RecordProperty("crashes", std::to_string(crashes));
   ::testing::Test::RecordProperty("from_snapshots", std::to_string(from_snapshots));
   std::printf("%u crashes, %u restored from snapshots, %u logs lost\n", crashes, from_snapshots, lost_logs);
