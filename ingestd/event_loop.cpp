@@ -104,18 +104,75 @@ void EventLoop::adopt(Fd fd) {
     return;
   }
   prepare_session_socket(fd.get());
-  const ConnectionId connection = backend_->add_connection(std::move(fd));
-  if (connection == kNoConnection) {
+  Session* session = add_session(std::move(fd), remote);
+  if (session == nullptr) {
     stats_.add(IngestMetric::SessionsRefused);
     return;
   }
+  session->id = sink_.open_session(remote.address, remote.port);
+}
+
+EventLoop::Session* EventLoop::add_session(Fd socket, const Remote& remote) {
+  const ConnectionId connection = backend_->add_connection(std::move(socket));
+  if (connection == kNoConnection) return nullptr;
   auto session = std::make_unique<Session>(options_.max_message_bytes, remote);
   session->connection = connection;
-  session->id = sink_.open_session(remote.address, remote.port);
   session->index = sessions_.size();
   if (by_connection_.size() <= raw(connection)) by_connection_.resize(raw(connection) + std::size_t{1});
   by_connection_[raw(connection)] = session.get();
   sessions_.push_back(std::move(session));
+  return sessions_.back().get();
+}
+
+void EventLoop::inherit(RestartAdoption& adoption, std::vector<Fd> sockets) {
+  inherited_.emplace(adoption, std::move(sockets));
+}
+
+void EventLoop::take_inherited() {
+  if (!inherited_->adoption.decided) return;
+  const RestartAdoption& adoption = inherited_->adoption;
+  std::vector<Fd> sockets = std::move(inherited_->sockets);
+  inherited_.reset();
+  std::uint64_t kept = 0;
+  std::uint64_t closed = adoption.state.sessions_closed;
+  for (std::size_t i = 0; i < sockets.size(); ++i) {
+    const RestartSession& was = adoption.state.sessions[i];
+    const RestartAdoption::Taken& taken = adoption.sessions[i];
+    std::string_view why = taken.why;
+    Session* session = nullptr;
+    if (taken.id) {
+      if (sessions_.size() < options_.max_sessions)
+        session = add_session(std::move(sockets[i]), {was.source, was.port});
+      if (session == nullptr) {
+        why = "too many sessions are open, bmp.max_sessions";
+        sink_.session_error(*taken.id, ErrorCode::SessionNotKept, why);
+        sink_.close_session(*taken.id);
+      }
+    }
+    if (session == nullptr) {
+      ++closed;
+      say_not_kept({was.source, was.port}, why);
+      continue;
+    }
+    ++kept;
+    session->id = *taken.id;
+    session->framer.begin_at(was.stream_offset);
+    after_feed(*session, session->framer.feed(was.pending, deliver_to(*session)));
+  }
+  const std::uint64_t pause = now_ns_ - std::min(now_ns_, adoption.state.last_read_ns);
+  stats_.set(IngestMetric::RestartSessionsKept, kept);
+  stats_.set(IngestMetric::RestartSessionsClosed, closed);
+  stats_.set(IngestMetric::RestartPauseNs, pause);
+  log_.info("restart: {} sessions go on, {} could not be kept; they were not read for {:.0f} ms", kept,
+            closed, static_cast<double>(pause) * 1e-6);
+}
+
+void EventLoop::say_not_kept(const Remote& remote, std::string_view why) {
+  std::uint64_t suppressed = 0;
+  if (!error_lines_.allow(now_ns_, suppressed)) return;
+  log_.warn("router {} port {}: {}: {} ({}); it will connect anew{}", remote.address.to_string(), remote.port,
+            to_string(ErrorCode::SessionNotKept), why, number(ErrorCode::SessionNotKept),
+            left_out(suppressed));
 }
 
 void EventLoop::on_accept_error(int error) noexcept {
@@ -182,7 +239,7 @@ void EventLoop::retry_throttled() {
       case Framer::Status::Blocked: throttled_[kept++] = &session; break;
       case Framer::Status::NeedMore:
         unthrottle(session);
-        if (session.connection == kNoConnection) finish(session);
+        if (session.connection == kNoConnection && !session.socket) finish(session);
         break;
       case Framer::Status::Bad:
         unthrottle(session);
@@ -280,6 +337,7 @@ void EventLoop::run_once() {
   now_ns_ = clock_.boottime_ns();
   retry_throttled();
   work_ = sink_.do_work();
+  if (inherited_) take_inherited();
   close_unwanted();
   sink_.publish();
   if (handover_) handover_->do_work();
@@ -312,17 +370,15 @@ void EventLoop::housekeeping(std::uint64_t now_ns) {
 
 void EventLoop::begin_stop() {
   stopping_ = true;
-  stop_by_ns_ = clock_.boottime_ns() + kDrainNs;
   for (const int fd : listeners_) backend_->remove_listener(fd);
+}
+
+void EventLoop::stop_reading() {
+  stop_by_ns_ = clock_.boottime_ns() + kDrainNs;
   // What a router sends from now on stays in its socket; it will send everything again in its next session.
   for (const auto& session : sessions_) {
     if (session->connection != kNoConnection && !session->throttled) backend_->pause(session->connection);
   }
-}
-
-void EventLoop::run() {
-  while (!stop_requested_) run_once();
-  begin_stop();
   // Late data is what the backend had received before it was told to pause.
   int quiet_rounds = 0;
   while ((quiet_rounds < 2 || !throttled_.empty()) && clock_.boottime_ns() < stop_by_ns_) {
@@ -334,6 +390,94 @@ void EventLoop::run() {
     sink_.publish();
     if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);
   }
+}
+
+void EventLoop::take_out_sockets() {
+  for (std::size_t i = 0; i < sessions_.size();) {
+    Session& session = *sessions_[i];
+    const ConnectionId connection = session.connection;
+    if (connection == kNoConnection) {
+      ++i;
+      continue;
+    }
+    Fd socket = backend_->detach(connection);
+    if (!socket) continue;  // it ended with what was received: `session` may be gone
+    by_connection_[raw(connection)] = nullptr;
+    session.connection = kNoConnection;
+    session.socket = std::move(socket);
+    ++i;
+  }
+}
+
+// Messages find room and sweeps end, or the time is over.
+void EventLoop::come_to_rest() {
+  const std::uint64_t until = clock_.boottime_ns() + kRestNs;
+  for (bool rest = false; !rest;) {
+    now_ns_ = clock_.boottime_ns();
+    retry_throttled();
+    work_ = sink_.do_work();
+    close_unwanted();
+    sink_.publish();
+    if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);
+    rest = (throttled_.empty() && stats_.get(IngestMetric::SweepsRunning) == 0 &&
+            stats_.get(IngestMetric::RoutesUntold) == 0) ||
+           now_ns_ >= until;
+    if (!rest) backend_->run_once(work_.more ? 0 : kThrottleRetryNs);
+  }
+}
+
+bool EventLoop::hand_on() {
+  if (inherited_) {  // not decided: it goes on as it came, the ring is as it was
+    RestartState& state = inherited_->adoption.state;
+    close_all();
+    const std::string error = keeper_->keep(state, inherited_->sockets);
+    log_.info("restart: {} sessions of the process before {}", inherited_->sockets.size(),
+              error.empty() ? "wait for the next one" : "are closed: " + error);
+    return true;
+  }
+  const std::uint64_t last_read_ns = clock_.boottime_ns();
+  take_out_sockets();
+  come_to_rest();
+  const auto close = [this](Session& session, std::string_view why) {
+    sink_.session_error(session.id, ErrorCode::SessionNotKept, why);
+    say_not_kept(session.remote, why);
+    std::erase(throttled_, &session);
+    remove(session);
+  };
+  std::uint32_t closed = 0;
+  for (std::size_t i = sessions_.size(); i-- > 0;) {
+    Session& session = *sessions_[i];
+    if (session.socket && session.framer.pending_bytes() <= kMostPendingBytes) continue;
+    ++closed;
+    close(session, session.socket ? "too much of it waits for room in the ring" : "the router has closed it");
+  }
+  RestartExport out = sink_.export_sessions();
+  const auto with_id = [this](SessionId id) -> Session& {
+    return **std::ranges::find(sessions_, id, [](const auto& s) { return s->id; });
+  };
+  for (const RestartExport::Closed& c : out.closed) close(with_id(c.session), c.why);
+  out.state.sessions_closed = closed + static_cast<std::uint32_t>(out.closed.size());
+  out.state.last_read_ns = last_read_ns;
+  std::vector<Fd> sockets;
+  for (std::size_t i = 0; i < out.sessions.size(); ++i) {
+    Session& session = with_id(out.sessions[i]);
+    const std::span<const std::byte> pending = session.framer.pending();
+    out.state.sessions[i].stream_offset = session.framer.offset();
+    out.state.sessions[i].pending.assign(pending.begin(), pending.end());
+    sockets.push_back(std::move(session.socket));
+  }
+  sink_.finish();
+  sink_.publish();
+  if (const std::string error = keeper_->keep(out.state, sockets); !error.empty()) {
+    log_.info("sessions are not kept for another process: {}", error);
+    return false;
+  }
+  log_.info("restart: {} sessions are kept for the next process, {} are closed", sockets.size(),
+            out.state.sessions_closed);
+  return true;
+}
+
+void EventLoop::close_all() {
   if (!throttled_.empty()) {
     log_.warn("{} sessions ended with messages that found no room in the ring; their routers send them again",
               throttled_.size());
@@ -342,6 +486,15 @@ void EventLoop::run() {
   while (!sessions_.empty()) finish(*sessions_.back());
   sink_.finish();
   sink_.publish();
+}
+
+void EventLoop::run() {
+  while (!stop_requested_) run_once();
+  begin_stop();
+  const bool keep = keeper_ != nullptr && keeper_->ready();
+  if (keep && hand_on()) return;
+  if (!keep) stop_reading();
+  close_all();
 }
 
 }  // namespace arancini::ingestd

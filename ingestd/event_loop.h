@@ -17,6 +17,8 @@
 #include "ingestd/io_backend.h"
 #include "ingestd/listener.h"
 #include "ingestd/log_limiter.h"
+#include "ingestd/restart_adopt.h"
+#include "ingestd/restart_export.h"
 #include "ingestd/session.h"
 #include "ingestd/shard.h"
 
@@ -40,8 +42,21 @@ class SessionSink {
   virtual void clear_wake() {}
   // The last call before the last publish().
   virtual void finish() {}
+  // What can go on in the next process; nothing is changed.
+  virtual RestartExport export_sessions() { return {}; }
   // About every 400 ms: heartbeats, gauges, watchdog.
   virtual void heartbeat(std::uint64_t boottime_ns) = 0;
+};
+
+// Who keeps sessions, and what the shard knows of them, for the next process.
+class SessionKeeper {
+ public:
+  virtual ~SessionKeeper() = default;
+  // There is somebody who may.
+  virtual bool ready() = 0;
+  // Empty: they are kept, else why not. `sockets` are borrowed, in the order of `state.sessions`. `state`
+  // lacks what is of the process and the ring; everything is published.
+  virtual std::string keep(RestartState& state, std::span<const Fd> sockets) = 0;
 };
 
 // The hot thread of ingestd: sockets -> whole messages -> sink, one publish a round.
@@ -63,6 +78,11 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   static constexpr std::uint64_t kThrottleRetryNs = 1'000'000;
   static constexpr std::uint64_t kDrainNs = 2'000'000'000;
 
+  // How long the end of sweeps is waited for when sessions are to be kept over a restart.
+  static constexpr std::uint64_t kRestNs = 250'000'000;
+  // A session with more bytes that are not applied is not kept.
+  static constexpr std::size_t kMostPendingBytes = 16U << 20;
+
   // All borrowed; they outlive the loop.
   EventLoop(const Options& options, SessionSink& sink, StatsWriter& stats, Logger& log, const Clock& clock);
   ~EventLoop() override;
@@ -76,6 +96,12 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   void add_listener(int fd);  // borrowed
   // A signalfd: SIGTERM and SIGINT request a stop.
   void watch_signals(int fd);  // borrowed
+
+  // At the end of run() sessions are given to the keeper, if it is ready, instead of being closed. Borrowed.
+  void set_keeper(SessionKeeper* keeper) { keeper_ = keeper; }
+  // What the process before has kept, `sockets` in the order of its sessions; these go on once the shard has
+  // decided. `adoption` is borrowed.
+  void inherit(RestartAdoption& adoption, std::vector<Fd> sockets);
 
   // Takes over a connected session of a router that is ours.
   void adopt(Fd session);
@@ -98,6 +124,7 @@ class EventLoop final : private IoHandler, private HandoverEvents {
     ConnectionId connection =
         kNoConnection;  // kNoConnection: the peer is gone, what it sent is not applied yet
     SessionId id{};
+    Fd socket;              // taken out of the backend, to be kept
     int end_error = 0;      // errno of the end
     std::size_t index = 0;  // in sessions_
     bool throttled = false;
@@ -125,7 +152,17 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   // Ends a session whose bytes are all applied, or whose framing is lost.
   void finish(Session& session);
   void remove(Session& session);
+  // Null: no place for it in the backend.
+  Session* add_session(Fd socket, const Remote& remote);
+  void take_inherited();
+  void say_not_kept(const Remote& remote, std::string_view why);
   void begin_stop();
+  void stop_reading();
+  // False: sessions are still there and are to be closed.
+  bool hand_on();
+  void take_out_sockets();
+  void come_to_rest();
+  void close_all();
   void housekeeping(std::uint64_t now_ns);
   [[nodiscard]] std::uint64_t wait_ns() const;
   [[nodiscard]] Session& session_of(ConnectionId id) { return *by_connection_[raw(id)]; }
@@ -140,6 +177,12 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   std::vector<int> listeners_;
   int signal_fd_ = -1;
   int wake_fd_ = -1;
+  SessionKeeper* keeper_ = nullptr;
+  struct Inherited {
+    RestartAdoption& adoption;
+    std::vector<Fd> sockets;
+  };
+  std::optional<Inherited> inherited_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<Session*> by_connection_;
   std::vector<Session*> throttled_;  // in the order in which they were refused

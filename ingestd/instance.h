@@ -14,6 +14,7 @@
 #include "ingestd/listener.h"
 #include "ingestd/log_reader.h"
 #include "ingestd/recording.h"
+#include "ingestd/restart_adopt.h"
 #include "ingestd/restorer.h"
 #include "ingestd/shard.h"
 #include "ingestd/shard_sink.h"
@@ -32,6 +33,7 @@ struct Instance {
   StatsWriter stats;
   RingWriter ring;
   Recording recording;
+  std::unique_ptr<RestartAdoption> adoption;  // what the process before has left; null: nothing
   Shard shard;
   ShardSink sink;
   Listeners listeners;

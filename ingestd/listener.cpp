@@ -10,9 +10,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "common/base/reuseport.h"
+#include "ingestd/restart_store.h"
 
 namespace arancini::ingestd {
 
@@ -34,6 +37,19 @@ void prepare_inherited(int fd, const Config& config) {
   if (const int bytes = static_cast<int>(config.bmp.rcvbuf_bytes); bytes > 0) {
     if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes)) set_int(fd, SOL_SOCKET, SO_RCVBUF, bytes);
   }
+}
+
+// LISTEN_FDS with their names, in no order.
+std::vector<std::pair<int, std::string>> inherited_fds() {
+  std::vector<std::pair<int, std::string>> out;
+  char** names = nullptr;
+  const int count = ::sd_listen_fds_with_names(1, &names);
+  for (int i = 0; i < count; ++i) {
+    out.emplace_back(SD_LISTEN_FDS_START + i, names[i]);
+    std::free(names[i]);
+  }
+  std::free(names);
+  return out;
 }
 
 void attach_program(Listeners& listeners, const Config& config) {
@@ -63,8 +79,12 @@ bool from_sockaddr(const sockaddr_storage& storage, Remote& out) {
 
 }  // namespace
 
-Result<Listeners, std::string> open_listeners(const Config& config, int listen_fd) {
+Result<Listeners, std::string> open_listeners(const Config& config, int listen_fd, int restart_fd) {
   Listeners out;
+  if (restart_fd >= 0) {
+    out.restart = Fd(restart_fd);
+    ::fcntl(restart_fd, F_SETFD, FD_CLOEXEC);
+  }
   if (listen_fd >= 0) {
     if (!is_tcp_listener(listen_fd)) {
       return Err{fmt::format("--listen-fd {}: not a listening TCP socket", listen_fd)};
@@ -73,9 +93,13 @@ Result<Listeners, std::string> open_listeners(const Config& config, int listen_f
     prepare_inherited(listen_fd, config);
     return out;
   }
-  const int count = ::sd_listen_fds(1);
-  for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; ++fd) {
+  for (auto& [fd, name] : inherited_fds()) {
     Fd owned(fd);
+    if (name == kRestartFdName) {
+      ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+      out.restart = std::move(owned);
+      continue;
+    }
     if (!is_tcp_listener(fd))
       return Err{fmt::format("LISTEN_FDS: descriptor {} is no listening TCP socket", fd)};
     prepare_inherited(fd, config);

@@ -16,11 +16,13 @@ namespace arancini::ingestd {
 struct Listeners {
   std::vector<Fd> fds;
   std::string note;  // for the operator when something is less than wanted, else empty
+  Fd restart;        // what the process before has left (restart_store.h), if anything
 };
 
 // `listen_fd` -1: LISTEN_FDS, else a socket of its own in the SO_REUSEPORT group at config.bmp.listen. The
-// owner program is attached unless the supervisor did so. The error is one line.
-Result<Listeners, std::string> open_listeners(const Config& config, int listen_fd);
+// owner program is attached unless the supervisor did so. `restart_fd` -1: that of LISTEN_FDS whose name is
+// kRestartFdName, if any. The error is one line.
+Result<Listeners, std::string> open_listeners(const Config& config, int listen_fd, int restart_fd = -1);
 
 // "192.0.2.1:4000" of a bound socket, for logs.
 std::string local_address(int fd);

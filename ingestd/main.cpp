@@ -22,6 +22,7 @@
 #include "ingestd/layout_file.h"
 #include "ingestd/log_client.h"
 #include "ingestd/replay.h"
+#include "ingestd/restart_store.h"
 
 namespace {
 
@@ -45,6 +46,7 @@ struct Arguments {
   ConfigFlags flags;
   std::optional<std::uint32_t> shard;
   int listen_fd = -1;
+  int handover_fd = -1;
   bool restore = true;
   std::string record;  // file, empty: none
   std::string replay, out;
@@ -177,9 +179,80 @@ void start_restore(Instance& instance, const Config& config, std::uint32_t shard
       Restorer::Options{.shard = shard,
                         .shard_count = config.shards.count,
                         .layout_began_ns = layout_began_ns,
+                        .adoption = instance.adoption.get(),
                         .log_name = fmt::format("ingestd@{}", shard),
                         .log_level = parse_log_level(config.log.level)},
       instance.shard, instance.ring, instance.restore_from.get(), *instance.log_reader, clock);
+}
+
+// The manager of this process keeps them (restart_store.h).
+class ManagerKeeper final : public SessionKeeper {
+ public:
+  static constexpr std::uint64_t kPatienceNs = 2'000'000'000;
+
+  explicit ManagerKeeper(const Instance& instance) : instance_(instance) {}
+  bool ready() override { return has_manager(); }
+  std::string keep(RestartState& state, std::span<const Fd> sockets) override {
+    state.version = ARANCINI_VERSION;
+    state.boot_id = boot_id();
+    state.shard = instance_.shard_number;
+    state.shard_count = instance_.config.shards.count;
+    state.writer = instance_.ring.writer_id();
+    state.ring_tail = raw(instance_.ring.tail());
+    state.next_sequence = raw(instance_.ring.next_sequence());
+    state.next_event_sequence = instance_.ring.next_event_sequence();
+    const auto parcel = pack_restart(encode_restart(state), sockets);
+    return parcel ? store_restart(*parcel, kPatienceNs) : parcel.error();
+  }
+
+ private:
+  const Instance& instance_;
+};
+
+// Why what the process before has left is about something else than what is there now; empty: it is not.
+std::string restart_mismatch(const RestartState& state, std::size_t sockets, const Instance& instance) {
+  if (state.sessions.size() != sockets)
+    return fmt::format("{} sockets for {} sessions", sockets, state.sessions.size());
+  if (state.boot_id != boot_id()) return "it is of another boot";
+  if (state.shard != instance.shard_number || state.shard_count != instance.config.shards.count)
+    return fmt::format("it is of shard {} of {}", state.shard, state.shard_count);
+  if (state.writer != instance.ring.writer_id()) return "it is of another ring";
+  if (state.ring_tail != raw(instance.ring.tail()) ||
+      state.next_sequence != raw(instance.ring.next_sequence()) ||
+      state.next_event_sequence != instance.ring.next_event_sequence()) {
+    return "the ring was written to since";
+  }
+  return {};
+}
+
+// Sessions of the process before, if it has left any.
+void take_restart(Instance& instance, bool restore) {
+  Fd parcel = std::move(instance.listeners.restart);
+  if (!parcel) return;
+  forget_restart();
+  std::string why;
+  std::size_t sessions = 0;
+  if (auto opened = unpack_restart(parcel); !opened) {
+    why = opened.error();
+  } else if (auto state = decode_restart(opened->state); !state) {
+    sessions = opened->sockets.size();
+    why = state.error();
+  } else {
+    sessions = opened->sockets.size();
+    why = restore ? restart_mismatch(*state, sessions, instance) : "the tables are not restored";
+    if (why.empty()) {
+      instance.adoption = std::make_unique<RestartAdoption>();
+      instance.adoption->state = std::move(*state);
+      instance.adoption->bytes = std::move(opened->state);
+      instance.loop.inherit(*instance.adoption, std::move(opened->sockets));
+      return;
+    }
+  }
+  instance.stats.set(IngestMetric::RestartSessionsClosed, sessions);
+  instance.log.warn(
+      "restart: what the process before has left cannot be used ({}): {}; {} sessions are closed, "
+      "their routers connect anew",
+      static_cast<unsigned>(ErrorCode::SessionNotKept), why, sessions);
 }
 
 void run(const Arguments& arguments, const Config& config, Fd signals) {
@@ -201,7 +274,7 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
                                                              .now_realtime_ns = clock.realtime_ns()});
   if (!stats) throw StartError(EX_CANTCREAT, stats.error());
   RingFile ring = open_ring(config, shard, clock);
-  auto listeners = open_listeners(config, arguments.listen_fd);
+  auto listeners = open_listeners(config, arguments.listen_fd, arguments.handover_fd);
   if (!listeners) throw StartError(EX_OSERR, listeners.error());
 
   Logger log(fmt::format("ingestd@{}", shard), parse_log_level(config.log.level));
@@ -225,6 +298,9 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   loop.watch_signals(instance.signals.get());
   for (const Fd& fd : instance.listeners.fds) loop.add_listener(fd.get());
 
+  ManagerKeeper keeper(instance);
+  take_restart(instance, restore);
+  if (restore) loop.set_keeper(&keeper);
   if (instance.snapshots) instance.snapshots->start();
   if (restore) {
     start_restore(instance, config, shard, clock);
@@ -266,6 +342,9 @@ int main(int argc, char** argv) {
   arguments.flags.add_to(app);
   app.add_option("--shard", arguments.shard, "number of the shard, from 0; required");
   app.add_option("--listen-fd", arguments.listen_fd, "inherited descriptor of a listening TCP socket")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--handover-fd", arguments.handover_fd,
+                 "inherited descriptor with the sessions of the process before")
       ->check(CLI::NonNegativeNumber);
   app.add_flag(
       "!--no-restore", arguments.restore,

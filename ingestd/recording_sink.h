@@ -23,6 +23,7 @@ class RecordingSink final : public SessionSink {
   [[nodiscard]] int wake_fd() override { return next_.wake_fd(); }
   void clear_wake() override { next_.clear_wake(); }
   void finish() override;
+  RestartExport export_sessions() override { return next_.export_sessions(); }
   void heartbeat(std::uint64_t boottime_ns) override { next_.heartbeat(boottime_ns); }
 
  private:

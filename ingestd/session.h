@@ -35,8 +35,11 @@ class Framer {
   [[nodiscard]] std::uint64_t offset() const { return offset_; }
   [[nodiscard]] ErrorCode error() const { return error_; }
   [[nodiscard]] bool blocked() const { return blocked_; }
-  // Kept bytes: a part of a message, or more while blocked.
+  // Kept bytes: a part of a message, or more while blocked. They begin at offset().
+  [[nodiscard]] std::span<const std::byte> pending() const { return {buffer_.get() + begin_, end_ - begin_}; }
   [[nodiscard]] std::size_t pending_bytes() const { return end_ - begin_; }
+  // Before the first byte: the stream was begun elsewhere.
+  void begin_at(std::uint64_t offset) { offset_ = offset; }
   [[nodiscard]] std::size_t capacity_bytes() const { return capacity_; }
   // Gives memory back that was not needed since the last call. Not on the data path.
   void trim();
@@ -44,7 +47,6 @@ class Framer {
  private:
   static constexpr std::size_t kSmallBytes = 16 * 1024;
 
-  [[nodiscard]] std::span<const std::byte> kept() const { return {buffer_.get() + begin_, end_ - begin_}; }
   void keep(std::span<const std::byte> bytes);
   Status fail(ErrorCode error) {
     error_ = error;
@@ -72,19 +74,19 @@ Framer::Status Framer::feed(std::span<const std::byte> bytes, Deliver&& deliver)
   }
   while (end_ > begin_) {
     // The size is known as soon as the common header is there; nothing beyond this one message is copied.
-    const wire::Frame start = wire::next_frame(kept(), max_message_bytes_);
+    const wire::Frame start = wire::next_frame(pending(), max_message_bytes_);
     const std::size_t need =
         pending_bytes() < wire::kBmpCommonHeaderBytes ? wire::kBmpCommonHeaderBytes : start.size_bytes;
     const std::size_t take = std::min(need - pending_bytes(), bytes.size());
     keep(bytes.first(take));
     bytes = bytes.subspan(take);
-    const wire::Frame frame = wire::next_frame(kept(), max_message_bytes_);
+    const wire::Frame frame = wire::next_frame(pending(), max_message_bytes_);
     if (frame.status == wire::Frame::Status::Bad) return fail(frame.error);
     if (frame.status == wire::Frame::Status::NeedMore) {
       if (bytes.empty()) return Status::NeedMore;
       continue;
     }
-    if (!std::forward<Deliver>(deliver)(kept())) {
+    if (!std::forward<Deliver>(deliver)(pending())) {
       keep(bytes);
       blocked_ = true;
       return Status::Blocked;
@@ -113,13 +115,13 @@ template <class Deliver>
 Framer::Status Framer::retry(Deliver&& deliver) {
   if (error_ != ErrorCode::None) return Status::Bad;
   for (;;) {
-    const wire::Frame frame = wire::next_frame(kept(), max_message_bytes_);
+    const wire::Frame frame = wire::next_frame(pending(), max_message_bytes_);
     switch (frame.status) {
       case wire::Frame::Status::NeedMore: blocked_ = false; return Status::NeedMore;
       case wire::Frame::Status::Bad: return fail(frame.error);
       case wire::Frame::Status::Ready: break;
     }
-    if (!std::forward<Deliver>(deliver)(kept().first(frame.size_bytes))) {
+    if (!std::forward<Deliver>(deliver)(pending().first(frame.size_bytes))) {
       blocked_ = true;
       return Status::Blocked;
     }

@@ -30,6 +30,7 @@ class ShardSink final : public SessionSink {
   [[nodiscard]] int wake_fd() override { return shard_.tasks().wake_fd(); }
   void clear_wake() override { shard_.tasks().clear_wake(); }
   void finish() override { shard_.finish(); }
+  RestartExport export_sessions() override { return export_restart(shard_.impl()); }
   void publish() override { shard_.publish(); }
   void heartbeat(std::uint64_t boottime_ns) override {
     ring_.heartbeat(boottime_ns);
