@@ -22,7 +22,9 @@ namespace arancini::curated {
 namespace {
 
 constexpr int kInheritedFd = 3;
+constexpr int kHandoverFd = 4;
 constexpr std::uint64_t kWakeEvent = ~std::uint64_t{0};  // no index of a child
+constexpr std::uint64_t kNotifyEvent = kWakeEvent - 1;
 
 std::uint64_t to_ns(std::chrono::milliseconds t) {
   return static_cast<std::uint64_t>(t.count()) * 1'000'000U;
@@ -49,7 +51,7 @@ std::vector<char*> child_environment(std::vector<std::string>& own) {
 
 class SpawnSettings {
  public:
-  explicit SpawnSettings(int inherit_fd) {
+  SpawnSettings(int inherit_fd, int kept_fd) {
     check_spawn(::posix_spawn_file_actions_init(&actions_), "posix_spawn_file_actions_init");
     check_spawn(::posix_spawnattr_init(&attributes_), "posix_spawnattr_init");
     check_spawn(::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0), "addopen");
@@ -59,6 +61,10 @@ class SpawnSettings {
     if (inherit_fd >= 0) {
       check_spawn(::posix_spawn_file_actions_adddup2(&actions_, inherit_fd, kInheritedFd), "adddup2");
       ++first_closed;
+    }
+    if (kept_fd >= 0) {  // never one of the numbers that children get
+      check_spawn(::posix_spawn_file_actions_adddup2(&actions_, kept_fd, kHandoverFd), "adddup2");
+      first_closed = kHandoverFd + 1;
     }
     check_spawn(::posix_spawn_file_actions_addclosefrom_np(&actions_, first_closed), "addclosefrom");
     sigset_t none;
@@ -124,6 +130,11 @@ ChildProcesses::ChildProcesses(Logger& log, const Clock& clock, Options options)
   if (!epoll_ || !wake_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event) != 0) {
     throw std::system_error(errno, std::generic_category(), "epoll and eventfd");
   }
+  if (options_.notify_path.empty()) return;
+  notify_ = std::make_unique<NotifySocket>(options_.notify_path);
+  event.data.u64 = kNotifyEvent;
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, notify_->fd(), &event) != 0)
+    throw std::system_error(errno, std::generic_category(), "epoll_ctl(notify)");
 }
 
 ChildProcesses::~ChildProcesses() = default;
@@ -164,11 +175,15 @@ void ChildProcesses::watch(std::size_t index) {
 
 void ChildProcesses::start(std::size_t index) {
   Child& child = children_[index];
+  std::vector<std::string> words = child.spec.argv;
+  std::vector<std::string> own = child.spec.environment;
+  if (child.kept) words.insert(words.end(), {kHandoverFlag, std::to_string(kHandoverFd)});
+  if (notify_ && child.spec.hands_over) own.push_back("NOTIFY_SOCKET=" + notify_->path());
   std::vector<char*> argv;
-  for (std::string& a : child.spec.argv) argv.push_back(a.data());
+  for (std::string& a : words) argv.push_back(a.data());
   argv.push_back(nullptr);
-  std::vector<char*> environment = child_environment(child.spec.environment);
-  const SpawnSettings settings(child.spec.inherit_fd);
+  std::vector<char*> environment = child_environment(own);
+  const SpawnSettings settings(child.spec.inherit_fd, child.kept.get());
   pid_t pid = 0;
   const int rc = ::posix_spawn(&pid, argv[0], &settings.actions_, &settings.attributes_, argv.data(),
                                environment.data());
@@ -177,6 +192,7 @@ void ChildProcesses::start(std::size_t index) {
     wait_before_restart(child);
     return;
   }
+  child.kept.reset();  // one process gets it
   if (child.seen.started_realtime_ns != 0) ++child.seen.restarts;
   child.seen.phase = ProcessPhase::Up;
   child.seen.pid = pid;
@@ -221,7 +237,7 @@ void ChildProcesses::ended(Child& child) {
     child.seen.pid = 0;
     return;
   }
-  if (child.planned) {
+  if (child.planned || child.kept) {
     child.planned = false;
     child.due_ns = clock_.boottime_ns();
     child.seen.phase = ProcessPhase::Waiting;
@@ -230,6 +246,15 @@ void ChildProcesses::ended(Child& child) {
     return;
   }
   wait_before_restart(child);
+}
+
+void ChildProcesses::keep(int pid, Fd kept) {
+  const auto child = std::find_if(children_.begin(), children_.end(), [pid](const Child& c) {
+    return c.spec.hands_over && c.pidfd && c.seen.pid == pid;
+  });
+  if (child == children_.end()) return;
+  if (kept) log_.info("{} leaves its sessions to its successor", child->spec.name);
+  child->kept = std::move(kept);
 }
 
 void ChildProcesses::ask_to_stop(Child& child) {
@@ -269,7 +294,9 @@ void ChildProcesses::do_work() {
   while ((n = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0)) > 0) {
     for (int i = 0; i < n; ++i) {
       const std::uint64_t what = events[static_cast<std::size_t>(i)].data.u64;
-      if (what != kWakeEvent) {
+      if (what == kNotifyEvent) {
+        notify_->read([this](int pid, Fd kept) { keep(pid, std::move(kept)); });
+      } else if (what != kWakeEvent) {
         ended(children_[what]);
       } else {
         eventfd_t orders = 0;
@@ -322,6 +349,9 @@ void ChildProcesses::stop() {
     const std::lock_guard lock(mutex_);
     if (stopping_) kill_now_ = true;
     stopping_ = true;
+    // There will be no successors: with nobody there, sessions are ended in order.
+    notify_.reset();
+    for (Child& child : children_) child.kept.reset();
   }
   do_work();
 }

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <random>
@@ -11,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "curated/notify_socket.h"
 #include "curated/process_manager.h"
 
 namespace arancini::curated {
@@ -21,7 +23,11 @@ struct ChildSpec {
   int inherit_fd = -1;            // becomes descriptor 3 of the child; borrowed, outlives the manager
   std::uint32_t stop_group = 0;   // groups are stopped one after the other, the lowest first
   std::vector<std::string> environment{};  // "NAME=value", beyond what it inherits
+  bool hands_over = false;  // has a NOTIFY_SOCKET; what it leaves there its successor gets (kHandoverFlag)
 };
+
+// With a descriptor of the process before: this flag and the descriptor's number are the last arguments.
+inline constexpr const char* kHandoverFlag = "--handover-fd";
 
 // The supervisor: children by posix_spawn (never fork: gRPC runs in this process), each in a session of its
 // own, so that a terminal's Ctrl-C reaches only us and the order of stopping is ours. They outlive a killed
@@ -35,6 +41,7 @@ class ChildProcesses final : public ProcessManager {
         30'000};  // one that was up that long starts again at once at backoff_min
     std::chrono::milliseconds term_wait{10'000};  // between SIGTERM and SIGKILL
     std::uint64_t seed = 0;                       // of the jitter
+    std::string notify_path{};                    // empty: nothing can be handed over
   };
 
   // Borrows `log` and `clock`. Throws std::system_error.
@@ -66,6 +73,7 @@ class ChildProcesses final : public ProcessManager {
     std::uint32_t failures = 0;
     bool killed = false;
     bool planned = false;  // it stops because of restart()
+    Fd kept;               // for its successor, which it stops for
   };
 
   void watch(std::size_t index);
@@ -73,6 +81,7 @@ class ChildProcesses final : public ProcessManager {
   void ended(Child& child);
   void ask_to_stop(Child& child);
   void wait_before_restart(Child& child);
+  void keep(int pid, Fd kept);
   void advance_stop();
   void kill_child(Child& child);
 
@@ -80,7 +89,8 @@ class ChildProcesses final : public ProcessManager {
   const Clock& clock_;
   const Options options_;
   Fd epoll_;
-  Fd wake_;  // restart() has something for do_work(), maybe from another thread
+  Fd wake_;                               // restart() has something for do_work(), maybe from another thread
+  std::unique_ptr<NotifySocket> notify_;  // null: nothing is kept
   std::mt19937_64 random_;
   mutable std::mutex mutex_;  // children_: the loop changes it, API threads read it
   std::vector<Child> children_;

@@ -71,7 +71,9 @@ std::vector<std::string> words_of(int pid, const char* file) {
 
 // As it would be started now?
 bool runs_as(int pid, const ChildSpec& spec) {
-  if (words_of(pid, "cmdline") != spec.argv) return false;
+  std::vector<std::string> words = words_of(pid, "cmdline");
+  if (words.size() >= 2 && words[words.size() - 2] == kHandoverFlag) words.resize(words.size() - 2);
+  if (words != spec.argv) return false;
   std::vector<std::string> ours = words_of(pid, "environ");
   std::erase_if(ours, [](const std::string& word) { return !word.starts_with(kNatsVariable); });
   return ours == spec.environment;
@@ -236,6 +238,7 @@ void Instance::prepare_children() {
   options.backoff_max =
       std::chrono::milliseconds(static_cast<std::int64_t>(config_.supervise.backoff_max_s * 1000));
   options.backoff_min = std::min(options.backoff_min, options.backoff_max);
+  options.notify_path = config_.paths.runtime_dir + "/curated.notify";
   options.seed = clock_.realtime_ns() ^ static_cast<std::uint64_t>(::getpid());
   children_ = std::make_unique<ChildProcesses>(log_, clock_, options);
 
@@ -293,6 +296,7 @@ void Instance::prepare_children() {
   add_or_adopt(publishd_spec(publishd), find_stray(config_.publishd_stats_path()));
   for (std::uint32_t k = 0; k < config_.shards.count; ++k) {
     ChildSpec spec{fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
+    spec.hands_over = true;
     spec.argv.insert(spec.argv.begin() + 1, {"--shard", std::to_string(k), "--listen-fd", "3"});
     add_or_adopt(std::move(spec), std::move(strays[k]));
   }

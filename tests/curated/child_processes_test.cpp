@@ -137,6 +137,38 @@ TEST_F(Supervisor, KeepsTryingAProgramThatIsNotThere) {
   EXPECT_EQ(state().restarts, 0U);
 }
 
+TEST_F(Supervisor, GivesASuccessorWhatItsPredecessorLeft) {
+  ChildProcesses::Options options;
+  options.notify_path = file("notify");
+  make(options);
+  ChildSpec leaves = spec("a", "leave", file("a"));
+  leaves.hands_over = true;
+  children_->add(leaves);
+  children_->add(spec("b", "leave", file("b")));  // has nobody to leave it to
+  children_->do_work();
+  const auto text = [this](const std::string& name) {
+    std::ifstream in(file(name));
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  ASSERT_TRUE(run_until([&] { return text("a") == "r\n" && text("b") == "r\n"; }));
+  // It ends by itself, in order: that is no failure, and there is no pause. The clock stands still.
+  std::string expected = "r\n";
+  for (unsigned i = 1; i <= 3; ++i) {
+    ::kill(state(0).pid, SIGTERM);
+    expected += "successor\nr\n";
+    ASSERT_TRUE(run_until([&] { return text("a") == expected; })) << text("a");
+    EXPECT_EQ(state(0).restarts, i);
+  }
+  ::kill(state(1).pid, SIGTERM);
+  ASSERT_TRUE(run_until([&] { return state(1).phase == ProcessPhase::Waiting; }));
+  EXPECT_EQ(state(1).detail, "exited with status 0");
+  // At the end nobody takes it.
+  children_->stop();
+  ASSERT_TRUE(run_until([&] { return children_->stopped(); }));
+  EXPECT_EQ(text("a"), expected);
+  EXPECT_FALSE(is_ready("notify"));
+}
+
 TEST_F(Supervisor, StopsGroupAfterGroup) {
   make().add(spec("first", "ignore", file("first"), 0));
   children_->add(spec("second", "wait", file("second"), 1));

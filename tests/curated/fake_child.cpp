@@ -1,10 +1,12 @@
 // A child for the supervisor's tests: `exit CODE`, `wait READY_FILE` (ends on SIGTERM with 0), `ignore
 // READY_FILE` (cannot be stopped but by SIGKILL), `accept READY_FILE` (greets one connection on the listener
-// at descriptor 3).
+// at descriptor 3), `leave READY_FILE` (ends on SIGTERM and leaves READY_FILE, open, to its successor, which
+// writes into it; started with --handover-fd 4).
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -21,15 +23,21 @@ void ready(const char* path) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return 64;
-  const std::string mode = argv[1];
+  const std::string mode = argc > 1 ? argv[1] : "";
+  const bool successor = mode == "leave" && argc == 5 && argv[3] == std::string("--handover-fd");
+  if (argc != 3 && !successor) return 64;
   if (mode == "exit") return std::atoi(argv[2]);
   sigset_t stop;
   sigemptyset(&stop);
   sigaddset(&stop, SIGTERM);
   sigset_t blocked;
   sigprocmask(SIG_BLOCK, nullptr, &blocked);
-  if (sigismember(&blocked, SIGTERM) != 0) return 10;               // the parent's mask must not reach us
+  if (sigismember(&blocked, SIGTERM) != 0) return 10;  // the parent's mask must not reach us
+  if (successor) {
+    if (std::string(argv[4]) != "4" || ::write(4, "successor\n", 10) != 10 || ::fcntl(5, F_GETFD) != -1)
+      return 13;
+    ::close(4);
+  }
   if (::fcntl(mode == "accept" ? 4 : 3, F_GETFD) != -1) return 11;  // nor its descriptors
   if (mode == "ignore") {
     sigprocmask(SIG_BLOCK, &stop, nullptr);
@@ -47,5 +55,12 @@ int main(int argc, char** argv) {
   ready(argv[2]);
   int signal = 0;
   sigwait(&stop, &signal);
+  if (mode == "leave") {
+    const int fd = ::open(argv[2], O_WRONLY | O_CLOEXEC | O_APPEND);
+    if (::sd_pid_notify_with_fds(0, 0, "FDSTORE=1\nFDNAME=handover\nFDPOLL=0", &fd, 1) > 0 &&
+        ::sd_notify_barrier(0, 5'000'000) <= 0) {
+      return 14;
+    }
+  }
   return 0;
 }
