@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <map>
 #include <utility>
 
 namespace arancini::ingestd {
@@ -452,15 +453,14 @@ bool EventLoop::hand_on() {
     close(session, session.socket ? "too much of it waits for room in the ring" : "the router has closed it");
   }
   RestartExport out = sink_.export_sessions();
-  const auto with_id = [this](SessionId id) -> Session& {
-    return **std::ranges::find(sessions_, id, [](const auto& s) { return s->id; });
-  };
-  for (const RestartExport::Closed& c : out.closed) close(with_id(c.session), c.why);
+  std::map<SessionId, Session*> by_id;
+  for (const auto& session : sessions_) by_id[session->id] = session.get();
+  for (const RestartExport::Closed& c : out.closed) close(*by_id.at(c.session), c.why);
   out.state.sessions_closed = closed + static_cast<std::uint32_t>(out.closed.size());
   out.state.last_read_ns = last_read_ns;
   std::vector<Fd> sockets;
   for (std::size_t i = 0; i < out.sessions.size(); ++i) {
-    Session& session = with_id(out.sessions[i]);
+    Session& session = *by_id.at(out.sessions[i]);
     const std::span<const std::byte> pending = session.framer.pending();
     out.state.sessions[i].stream_offset = session.framer.offset();
     out.state.sessions[i].pending.assign(pending.begin(), pending.end());

@@ -1,6 +1,8 @@
 #include "ingestd/restart_adopt.h"
 
 #include <algorithm>
+#include <map>
+#include <tuple>
 
 #include "ingestd/shard_impl.h"
 
@@ -30,14 +32,16 @@ std::optional<std::string_view> name_today(const RouterRules& rules, const IpAdd
 
 // Empty: its tables are what they were.
 std::string_view differs(const Router* restored, const RestartRouter& was) {
+  using Key = std::tuple<std::uint8_t, std::uint64_t, IpAddress>;
+  std::map<Key, const Peer*> peers;
+  if (restored != nullptr) {
+    for (const Peer* peer : restored->peers)
+      peers.emplace(Key(peer->key.type, peer->key.distinguisher, peer->key.address), peer);
+  }
   std::uint64_t routes = 0;
   for (const RestartPeer& peer_was : was.peers) {
-    const Peer* peer = nullptr;
-    if (restored != nullptr) {
-      const PeerKey key{restored->row, peer_was.type, peer_was.distinguisher, peer_was.address};
-      const auto found = std::ranges::find(restored->peers, key, [](const Peer* p) { return p->key; });
-      if (found != restored->peers.end()) peer = *found;
-    }
+    const auto found = peers.find(Key(peer_was.type, peer_was.distinguisher, peer_was.address));
+    const Peer* const peer = found == peers.end() ? nullptr : found->second;
     for (const RestartView& view_was : peer_was.views) {
       const PeerView* view =
           peer == nullptr ? nullptr : peer->views[static_cast<std::size_t>(view_was.view)].get();
@@ -250,6 +254,7 @@ RestartCheck::RestartCheck(Shard::Impl& shard, const RestartState& state, std::s
     if (why.empty() && restored != nullptr) go_on_.push_back(restored);
     why_not_.push_back(why);
   }
+  std::ranges::sort(go_on_);
 }
 
 void adopt_restart(Shard::Impl& shard, RestartAdoption& adoption, const RestartCheck& check,

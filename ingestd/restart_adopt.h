@@ -35,7 +35,7 @@ class RestartCheck {
  public:
   RestartCheck(Shard::Impl& shard, const RestartState& state, std::string_view why_none);
 
-  // Those that have tables.
+  // Those that have tables, sorted.
   [[nodiscard]] const std::vector<const Router*>& go_on() const { return go_on_; }
   // By index in RestartState::routers; empty: it goes on.
   [[nodiscard]] const std::vector<std::string_view>& why_not() const { return why_not_; }

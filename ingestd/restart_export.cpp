@@ -15,7 +15,7 @@ std::string text_of(const std::array<char, shm::kStatsTextBytes>& text) {
 }
 
 // Empty: it can be handed over.
-std::string_view unrest(Shard::Impl& shard, const Router& router) {
+std::string_view unrest(const Router& router) {
   if (router.drops.active || router.untold.entries > 0) return "changes of its router are not told yet";
   std::string_view why;
   for (const Peer* peer : router.peers) {
@@ -27,9 +27,6 @@ std::string_view unrest(Shard::Impl& shard, const Router& router) {
       });
     }
   }
-  shard.peers.each_session(router, [&](const Session& session) {
-    if (session.must_close) why = "its router has to connect anew";
-  });
   return why;
 }
 
@@ -102,8 +99,12 @@ class Exporter {
     std::map<const Router*, std::string_view> routers;
     if (why.empty()) {
       shard_.peers.each_router([&](const Router& router) {
-        if (router.sessions > 0 || !router.peers.empty()) routers[&router] = unrest(shard_, router);
+        if (router.sessions > 0 || !router.peers.empty()) routers[&router] = unrest(router);
       });
+    }
+    for (const Session* session : sessions) {
+      if (session->must_close && session->router != nullptr)
+        routers[session->router] = "its router has to connect anew";
     }
     for (const Session* session : sessions) {
       std::string_view no = why;
@@ -118,15 +119,16 @@ class Exporter {
       out_.sessions.push_back(session->id);
       out_.state.sessions.push_back(session_state(*session));
     }
+    std::map<const Router*, std::uint32_t> numbers;
     shard_.peers.each_router([&](const Router& router) {
       const auto found = routers.find(&router);
       if (found == routers.end() || !found->second.empty()) return;
-      const auto number = static_cast<std::uint32_t>(out_.state.routers.size());
-      for (const auto& [session, index] : index_) {
-        if (session->router == &router) out_.state.sessions[index].router = number;
-      }
+      numbers[&router] = static_cast<std::uint32_t>(out_.state.routers.size());
       out_.state.routers.push_back(router_state(router));
     });
+    for (const auto& [session, index] : index_) {
+      if (session->router != nullptr) out_.state.sessions[index].router = numbers.at(session->router);
+    }
     return std::move(out_);
   }
 

@@ -193,7 +193,7 @@ bool Restore::clear(std::uint32_t& budget) noexcept {
 void Restore::finish(std::span<const Router* const> go_on) noexcept {
   forget_attributes();
   peers_.each_view([&](PeerView& view) {
-    if (view.routes == 0 || std::ranges::find(go_on, view.peer.router) != go_on.end()) return;
+    if (view.routes == 0 || std::ranges::binary_search(go_on, view.peer.router)) return;
     view.state = shm::PeerState::Stale;
     view.changed_realtime_ns = context_.realtime_ns;
     // Who tells it next takes it over: what is not told again is missing.

@@ -37,7 +37,8 @@ class Restore {
   Outcome apply(const RestoreBatch& batch, Cursor& cursor) noexcept;
 
   // Everything was applied: views are stale, and are given up when nobody tells them before their grace time
-  // ends. Those under which nothing is told are forgotten. Views of routers that `go_on` stay as they are.
+  // ends. Those under which nothing is told are forgotten. Views of routers that `go_on` (sorted) stay
+  // as they are.
   void finish(std::span<const Router* const> go_on = {}) noexcept;
 
   [[nodiscard]] std::uint64_t routers() const { return routers_.size(); }

@@ -174,7 +174,7 @@ void Shard::session_error(SessionId id, ErrorCode code, std::string_view text) {
   Session& session = impl_->peers.session(id);
   if (session.router == nullptr) return;
   Router& router = *session.router;
-  if (code != ErrorCode::SessionReset) ++router.malformed;
+  if (code != ErrorCode::SessionReset && code != ErrorCode::SessionNotKept) ++router.malformed;
   router.last_error = code;
   session.end_error = code;
   copy_text(router.last_error_text, text);
