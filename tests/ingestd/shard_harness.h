@@ -182,6 +182,12 @@ class ShardHarness {
     said_.clear();
   }
 
+  // Consumers read on behind what `before` has told.
+  void follow(const ShardHarness& before) {
+    table_ = before.table_;
+    said_ = before.said_;
+  }
+
   Shard& shard() { return *shard_; }
   // The shard, or the recording in front of it.
   ingestd::SessionSink& sink() { return *sink_; }
