@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "common/base/clock.h"
+#include "curated/router_diagnosis.h"
 #include "curated/status_page.h"
 
 namespace arancini::curated {
@@ -39,6 +40,7 @@ enum class Own : std::size_t {
   ProcessUptime,
   ProcessRestarts,
   ShardRingConnected,
+  RouterState,
   RouterSessions,
   RouterPeersUp,
   RouterRoutes,
@@ -52,6 +54,7 @@ enum class Own : std::size_t {
   RouterRoutesUntold,
   RouterThrottled,
   RouterLastMessage,
+  RouterLastErrorCode,
   RoutersNotExported,
   Count
 };
@@ -69,6 +72,9 @@ constexpr std::array<ExportedMetric, static_cast<std::size_t>(Own::Count)> kOwn{
      "Since its start; 0 if it does not run."},
     {"arancini_process_restarts_total", MetricType::Counter, "process", "Restarts by the supervisor."},
     {"arancini_ring_connected", MetricType::Gauge, "shard", "1 if publishd reads the shard's ring."},
+    {"arancini_router_state", MetricType::Gauge, "router, shard, state",
+     "Always 1; the label is what curated finds of the router now: `receiving`, or what keeps its data "
+     "away."},
     {"arancini_router_sessions", MetricType::Gauge, "router, shard", "Open BMP sessions of the router."},
     {"arancini_router_peers_up", MetricType::Gauge, "router, shard", "BGP peers of the router that are up."},
     {"arancini_router_routes", MetricType::Gauge, "router, shard",
@@ -89,6 +95,8 @@ constexpr std::array<ExportedMetric, static_cast<std::size_t>(Own::Count)> kOwn{
      "1 while the session waits for room in the ring."},
     {"arancini_router_last_message_timestamp_seconds", MetricType::Gauge, "router, shard",
      "When the last BMP message came, since 1970; 0 if none did."},
+    {"arancini_router_last_error_code", MetricType::Gauge, "router, shard",
+     "Code of the last error of the router, 0 if it had none; the text is in `aranctl routers`."},
     {"arancini_routers_not_exported", MetricType::Gauge, "",
      "Routers beyond metrics.max_routers, which have no series of their own."},
 }};
@@ -177,7 +185,8 @@ void add_shards(const FleetView& view, std::vector<MetricFamily>& out) {
   }
 }
 
-void add_routers(std::vector<RouterView> routers, std::size_t limit, std::vector<MetricFamily>& out) {
+void add_routers(const FleetView& view, std::vector<RouterView> routers, const std::vector<PeerView>& peers,
+                 const Config& config, std::vector<MetricFamily>& out) {
   // A scrape must not name a series twice: a router that moved to another shard has a row in each, told apart
   // by `shard`.
   std::sort(routers.begin(), routers.end(), [](const RouterView& a, const RouterView& b) {
@@ -188,7 +197,18 @@ void add_routers(std::vector<RouterView> routers, std::size_t limit, std::vector
                               return a.row.address == b.row.address && a.shard == b.shard;
                             }),
                 routers.end());
-  const std::size_t shown = std::min(limit, routers.size());
+  const std::size_t all = routers.size();
+  if (all > config.metrics.max_routers) routers.resize(config.metrics.max_routers);
+  Family states(Own::RouterState);
+  const auto diagnoses =
+      diagnose_all(view, routers, peers, config.curation.enabled, clock_ns(CLOCK_REALTIME));
+  for (std::size_t i = 0; i < routers.size(); ++i) {
+    states.add({{"router", routers[i].row.address},
+                {"shard", number(routers[i].shard)},
+                {"state", std::string(to_string(diagnoses[i].condition))}},
+               1);
+  }
+  states.move_to(out);
   using Row = StatsReader::Router;
   const std::pair<Own, std::function<double(const Row&)>> columns[] = {
       {Own::RouterSessions, [](const Row& r) { return static_cast<double>(r.sessions); }},
@@ -206,17 +226,16 @@ void add_routers(std::vector<RouterView> routers, std::size_t limit, std::vector
       {Own::RouterThrottled, [](const Row& r) { return r.throttled ? 1.0 : 0.0; }},
       {Own::RouterLastMessage,
        [](const Row& r) { return static_cast<double>(r.last_message_realtime_ns) * kPerNs; }},
+      {Own::RouterLastErrorCode, [](const Row& r) { return static_cast<double>(r.last_error); }},
   };
   for (const auto& [metric, value] : columns) {
     Family family(metric);
-    for (std::size_t i = 0; i < shown; ++i) {
-      family.add({{"router", routers[i].row.address}, {"shard", number(routers[i].shard)}},
-                 value(routers[i].row));
-    }
+    for (const RouterView& r : routers)
+      family.add({{"router", r.row.address}, {"shard", number(r.shard)}}, value(r.row));
     family.move_to(out);
   }
   Family rest(Own::RoutersNotExported);
-  rest.add({}, static_cast<double>(routers.size() - shown));
+  rest.add({}, static_cast<double>(all - routers.size()));
   rest.move_to(out);
 }
 
@@ -285,7 +304,7 @@ std::string metrics_page(const Config& config, Fleet& fleet) {
   }
   add_processes(view, families);
   add_shards(view, families);
-  add_routers(fleet.routers(), config.metrics.max_routers, families);
+  add_routers(view, fleet.routers(), fleet.peers(), config, families);
   std::ostringstream text;
   prometheus::TextSerializer{}.Serialize(text, families);
   return text.str();

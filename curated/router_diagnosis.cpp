@@ -130,7 +130,7 @@ std::string_view to_string(RouterCondition condition) {
     case RouterCondition::Refused: return "refused";
     case RouterCondition::Lost: return "lost";
     case RouterCondition::Silent: return "silent";
-    case RouterCondition::NoInitiation: return "no-initiation";
+    case RouterCondition::NoInitiation: return "no-init";
     case RouterCondition::NoPeers: return "no-peers";
     case RouterCondition::PeersDown: return "peers-down";
     case RouterCondition::NoRoutes: return "no-routes";
@@ -142,6 +142,15 @@ std::string_view to_string(RouterCondition condition) {
     case RouterCondition::Unknown: return "unknown";
   }
   return "unknown";
+}
+
+std::string_view to_string(Concern concern) {
+  switch (concern) {
+    case Concern::None: return "none";
+    case Concern::Notice: return "notice";
+    case Concern::Problem: return "problem";
+  }
+  return "problem";
 }
 
 std::string spoken_duration(std::uint64_t ns) {

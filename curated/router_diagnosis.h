@@ -33,6 +33,7 @@ enum class RouterCondition : std::uint8_t {
 std::string_view to_string(RouterCondition condition);
 
 enum class Concern : std::uint8_t { None, Notice, Problem };
+std::string_view to_string(Concern concern);
 
 struct RouterDiagnosis {
   RouterCondition condition = RouterCondition::Unknown;

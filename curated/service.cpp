@@ -25,6 +25,7 @@
 #include "common/base/types.h"
 #include "curated/audit_log.h"
 #include "curated/callers.h"
+#include "curated/router_diagnosis.h"
 #include "curated/shards_client.h"
 #include "curated/status_message.h"
 
@@ -194,7 +195,11 @@ class ControlImpl final : public pb::Control::Service {
 
   grpc::Status ListRouters(grpc::ServerContext*, const pb::ListRoutersRequest*,
                            pb::ListRoutersResponse* out) override {
-    for (const RouterView& r : fleet_.routers()) {
+    const std::vector<RouterView> routers = fleet_.routers();
+    const std::vector<RouterDiagnosis> diagnoses = diagnose_all(
+        fleet_.view(), routers, fleet_.peers(), config_.curation.enabled, clock_ns(CLOCK_REALTIME));
+    for (std::size_t i = 0; i < routers.size(); ++i) {
+      const RouterView& r = routers[i];
       auto* to = out->add_routers();
       to->set_address(r.row.address);
       to->set_name(r.row.name.empty() ? r.row.sys_name : r.row.name);
@@ -218,6 +223,10 @@ class ControlImpl final : public pb::Control::Service {
       to->set_last_error(r.row.last_error_text);
       to->set_last_error_code(r.row.last_error);
       to->set_port(r.row.port);
+      to->set_condition(std::string(to_string(diagnoses[i].condition)));
+      to->set_concern(std::string(to_string(diagnoses[i].concern)));
+      to->set_diagnosis(diagnoses[i].what);
+      to->set_advice(diagnoses[i].advice);
     }
     return grpc::Status::OK;
   }

@@ -46,15 +46,6 @@ tr:last-child td{border-bottom:0}th{color:var(--dim);font-size:12px;font-weight:
 .s.problem{color:var(--bad);background:var(--bad-bg)}
 )";
 
-std::string_view css_class(Concern concern) {
-  switch (concern) {
-    case Concern::None: return "none";
-    case Concern::Notice: return "notice";
-    case Concern::Problem: return "problem";
-  }
-  return "problem";
-}
-
 std::uint64_t value(const std::vector<std::uint64_t>& values, PublishMetric m) {
   const auto i = static_cast<std::size_t>(m);
   return i < values.size() ? values[i] : 0;
@@ -285,7 +276,7 @@ std::string number(const std::string& text) {
   return fmt::format("<td class=n align=right>{}</td>", text);
 }
 std::string state(std::string_view word, Concern concern) {
-  return fmt::format("<td><span class=\"s {}\">{}</span></td>", css_class(concern), html_escaped(word));
+  return fmt::format("<td><span class=\"s {}\">{}</span></td>", to_string(concern), html_escaped(word));
 }
 
 std::string table_start(std::string_view title, std::initializer_list<std::string_view> columns) {
@@ -400,7 +391,7 @@ std::string finding_list(const std::vector<Finding>& all) {
   const std::size_t shown = std::min(all.size(), kMostFindings);
   for (std::size_t i = 0; i < shown; ++i) {
     const Finding& f = all[i];
-    out += fmt::format("<li class={}><b>{}</b> {}<div class=d>{}</div></li>\n", css_class(f.concern),
+    out += fmt::format("<li class={}><b>{}</b> {}<div class=d>{}</div></li>\n", to_string(f.concern),
                        f.concern == Concern::Problem ? "Problem:" : "Notice:", html_escaped(f.what),
                        html_escaped(f.advice));
   }

@@ -188,7 +188,11 @@ ordered_json to_json(const pb::Router& r) {
           {"routes_untold", r.routes_untold()},
           {"throttled", r.throttled()},
           {"last_error", r.last_error()},
-          {"last_error_code", r.last_error_code()}};
+          {"last_error_code", r.last_error_code()},
+          {"condition", r.condition()},
+          {"concern", r.concern()},
+          {"diagnosis", r.diagnosis()},
+          {"advice", r.advice()}};
 }
 
 void routers(const GlobalOptions& options, int& exit_code) {
@@ -206,19 +210,25 @@ void routers(const GlobalOptions& options, int& exit_code) {
     return;
   }
   TextTable table({{"ROUTER", 24},
-                   {"NAME", 14},
-                   {"STATE", 9},
+                   {"NAME", 12},
+                   {"STATE", 10},
                    {"PEERS", 5, true},
                    {"ROUTES", 6, true},
                    {"LAST", 6, true},
                    {"MALF", 5, true}});
   for (const auto& r : answer.routers()) {
-    table.add({r.address(), r.name(), r.throttled() ? "throttled" : r.state(), std::to_string(r.peers_up()),
-               short_number(r.routes()), since(r.last_message_ns()), short_number(r.malformed())});
+    table.add({r.address(), r.name(), r.condition(), std::to_string(r.peers_up()), short_number(r.routes()),
+               since(r.last_message_ns()), short_number(r.malformed())});
   }
   table.print();
   for (const auto& r : answer.routers()) {
-    if (r.last_error_code() == 0) continue;
+    if (r.concern() == "none") continue;
+    std::printf("%s is %s:\n%s", r.address().c_str(), r.condition().c_str(),
+                wrapped(r.diagnosis() + (r.advice().empty() ? "" : " " + r.advice()), 4, 80).c_str());
+  }
+  for (const auto& r : answer.routers()) {
+    // Why it was refused, or limited, has been said.
+    if (r.last_error_code() == 0 || r.diagnosis().find(r.last_error()) != std::string::npos) continue;
     std::printf("%s: last error %u:\n%s", r.address().c_str(), r.last_error_code(),
                 wrapped(r.last_error(), 4, 80).c_str());
   }

@@ -62,6 +62,9 @@ TEST(Exporter, ServesTheDaemonsMetrics) {
   EXPECT_TRUE(has_line(page, "arancini_process_up{process=\"ingestd@0\"} 0"));
   EXPECT_TRUE(has_line(page, "arancini_process_state{process=\"ingestd@0\",state=\"stopped\"} 1"));
   EXPECT_TRUE(has_line(page, "arancini_router_routes{router=\"192.0.2.1\",shard=\"1\"} 700"));
+  EXPECT_TRUE(
+      has_line(page, "arancini_router_state{router=\"192.0.2.1\",shard=\"1\",state=\"throttled\"} 1"));
+  EXPECT_TRUE(has_line(page, "arancini_router_last_error_code{router=\"192.0.2.1\",shard=\"1\"} 205"));
   EXPECT_TRUE(has_line(page, "arancini_routers_not_exported 0"));
   const auto bytes = ingest_metrics()[static_cast<std::size_t>(IngestMetric::BytesReceived)];
   EXPECT_TRUE(has_line(page, std::string(bytes.name) + "{shard=\"1\"} 12345"));

@@ -104,6 +104,10 @@ TEST_F(Control, ListsRouters) {
   EXPECT_EQ(r.last_error_code(), 205U);
   EXPECT_EQ(r.last_error(), "attribute 2 at byte 31");
   EXPECT_TRUE(r.throttled());
+  EXPECT_EQ(r.condition(), "throttled");
+  EXPECT_EQ(r.concern(), "notice");
+  EXPECT_NE(r.diagnosis().find("ring of shard 1"), std::string::npos) << r.diagnosis();
+  EXPECT_NE(r.advice().find("NATS"), std::string::npos) << r.advice();
 }
 
 // Several routers behind one address are told apart by the name that ingestd gave them, whatever they say.

@@ -184,6 +184,26 @@ def rows_of(page):
     return {line.split()[0]: line for line in Text(page).lines if line[:4] == "127."}
 
 
+def check_aranctl_and_metrics(p, routers):
+    """The same words in the table, in JSON with what they mean, and in the metrics."""
+    by_address = {r["address"]: r for r in p.routers()}
+    metrics = p.metrics_text()
+    table = p.aranctl("routers").stdout
+    for address, state in routers.CONDITIONS.items():
+        r = by_address[address]
+        well = state == "receiving"
+        assert (r["condition"], r["concern"]) == (state, "none" if well else "problem"), r
+        assert r["diagnosis"].endswith(".") and bool(r["advice"]) != well, r
+        assert any(x.startswith(f'arancini_router_state{{router="{address}"') and f'state="{state}"}} 1' in x
+                   for x in metrics.splitlines()), (address, metrics)
+        assert any(x.split()[0] == address and state in x.split() for x in table.splitlines() if x[:4] == "127."), table
+        assert (f"{address} is {state}:" in table) != well, table
+    assert by_address["127.0.9.9"]["state"] == "refused" and by_address["127.0.9.9"]["last_error_code"] == 304
+    words = " ".join(table.split())
+    assert "has not sent a single BMP message" in words and "Add its address to bmp.allow" in words, table
+    assert all(len(x) <= 80 for x in table.splitlines()), table
+
+
 def check(p, routers, keep):
     # Seconds after they came, silence is no longer taken for a beginning.
     def conditions():
@@ -194,6 +214,8 @@ def check(p, routers, keep):
     except AssertionError:
         print("\n".join(Text(request(p, "GET", "/")[2]).lines), file=sys.stderr)
         raise
+
+    check_aranctl_and_metrics(p, routers)
 
     status, headers, _ = request(p, "GET", "/")
     assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8"
