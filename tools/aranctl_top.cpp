@@ -37,16 +37,24 @@ struct TopOptions {
   std::size_t rows = 0;     // 0: as many as the terminal has room for
 };
 
-bool take(const GlobalOptions& options, TopSample& sample, int& exit_code) {
-  if (!ask_curated(options, exit_code, pb::GetStatusRequest{}, sample.status, &pb::Control::Stub::GetStatus))
-    return false;
-  if (!ask_curated(options, exit_code, pb::ListRoutersRequest{}, sample.routers,
-                   &pb::Control::Stub::ListRouters)) {
-    return false;
-  }
+// The exit code, and where it is not 0 why.
+int take(const GlobalOptions& options, TopSample& sample, std::string& why) {
+  const int code = try_curated(
+      options, kCuratedPatience,
+      [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
+        return stub.GetStatus(&context, pb::GetStatusRequest{}, &sample.status);
+      },
+      why);
+  if (code != kExitOk) return code;
+  const int routers = try_curated(
+      options, kCuratedPatience,
+      [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
+        return stub.ListRouters(&context, pb::ListRoutersRequest{}, &sample.routers);
+      },
+      why);
   sample.monotonic_ns = clock_ns(CLOCK_BOOTTIME);
   sample.realtime_ns = clock_ns(CLOCK_REALTIME);
-  return true;
+  return routers;
 }
 
 // The whole screen and single keys, until the end; what is not a terminal stays as it is.
@@ -88,7 +96,8 @@ class Screen {
   // False when nobody reads.
   bool show(const std::string& text) {
     if (!drawn_) {
-      put(first_ ? text : "\n" + text);
+      // Frames for people are apart; objects are one a line.
+      put(first_ || text.starts_with('{') ? text : "\n" + text);
       first_ = false;
       return std::ferror(stdout) == 0;
     }
@@ -125,29 +134,29 @@ class Screen {
   bool drawn_ = false, keys_ = false, first_ = true;
 };
 
-void top(const GlobalOptions& globals, const TopOptions& options, int& exit_code) {
+int top(const GlobalOptions& globals, const TopOptions& options) {
+  const auto failed = [](int code, const std::string& why) {
+    std::fprintf(stderr, "aranctl: %s\n", why.c_str());
+    return code;
+  };
   Screen screen;
   TopSample before;
-  if (!take(globals, before, exit_code)) return;
+  std::string why;
+  if (const int code = take(globals, before, why); code != kExitOk) return failed(code, why);
   if (!globals.json) screen.open();
   const auto interval_ns = static_cast<std::uint64_t>(options.interval_s * 1e9);
   std::uint64_t next = before.monotonic_ns;
+  std::string last;
   for (std::uint64_t frames = 0; options.count == 0 || frames < options.count; ++frames) {
     // After a slow answer the interval begins anew: no frames of no time.
-    next = std::max(next + interval_ns, before.monotonic_ns + interval_ns / 2);
-    if (screen.ended_before(next)) return;
+    next = std::max(next + interval_ns, clock_ns(CLOCK_BOOTTIME) + interval_ns / 2);
+    if (screen.ended_before(next)) return kExitOk;
     TopSample now;
-    int code = kExitOk;
-    if (!globals.json) {
-      // What take() says on stderr must stand behind the screen.
-      const bool answered = take(globals, now, code);
-      if (!answered) screen.close();
-    } else {
-      (void)take(globals, now, code);
-    }
-    if (code != kExitOk) {
-      exit_code = code;
-      return;
+    if (const int code = take(globals, now, why); code != kExitOk) {
+      // Who looks at it waits for curated to come back.
+      if (screen.rows() == 0) return failed(code, why);
+      screen.show("no answer: " + why.substr(0, why.find('\n')) + "\n" + last);
+      continue;
     }
     const TopFrame frame = top_frame(before, now, options.sort);
     const std::size_t around = frame.shards.size() + 8;  // lines that are not of routers
@@ -157,14 +166,11 @@ void top(const GlobalOptions& globals, const TopOptions& options, int& exit_code
                              : height == 0     ? kRowsWithoutTerminal
                              : height > around ? height - around
                                                : 1;
-    if (globals.json) {
-      std::printf("%s\n", to_line(top_json(frame, rows)).c_str());
-      if (std::fflush(stdout) != 0) return;
-    } else if (!screen.show(top_text(frame, rows))) {
-      return;
-    }
+    last = globals.json ? to_line(top_json(frame, rows)) + "\n" : top_text(frame, rows);
+    if (!screen.show(last)) return kExitOk;
     before = std::move(now);
   }
+  return kExitOk;
 }
 
 void version(const GlobalOptions& options, int& exit_code) {
@@ -225,7 +231,7 @@ void add_top_commands(CLI::App& app, const GlobalOptions& options, int& exit_cod
       ->check(CLI::PositiveNumber);
   top_command->callback([&options, &exit_code, wanted, sort] {
     wanted->sort = kSorts.at(*sort);
-    top(options, *wanted, exit_code);
+    exit_code = top(options, *wanted);
   });
   app.add_subcommand("version", "versions of aranctl and of every process; marks those that differ")
       ->callback([&options, &exit_code] { version(options, exit_code); });

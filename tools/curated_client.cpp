@@ -59,11 +59,8 @@ std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
 
 }  // namespace
 
-namespace {
-
-// The exit code, and `why` if it is not 0.
-int try_call(const GlobalOptions& options, std::chrono::seconds patience, const CuratedCall& call,
-             std::string& why) {
+int try_curated(const GlobalOptions& options, std::chrono::seconds patience, const CuratedCall& call,
+                std::string& why) {
   const std::string path = socket_of(options);
   why = why_unreachable(path, options.runtime_dir);
   int exit_code = kExitNoCurated;
@@ -92,19 +89,17 @@ int try_call(const GlobalOptions& options, std::chrono::seconds patience, const 
   return exit_code;
 }
 
-}  // namespace
-
 bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
                   const CuratedCall& call) {
   std::string why;
-  exit_code = try_call(options, patience, call, why);
+  exit_code = try_curated(options, patience, call, why);
   if (exit_code != kExitOk) std::fprintf(stderr, "aranctl: %s\n", why.c_str());
   return exit_code == kExitOk;
 }
 
 bool status_of_curated(const GlobalOptions& options, pb::Status& status) {
   std::string why;
-  return try_call(
+  return try_curated(
              options, kCuratedPatience,
              [&](pb::Control::Stub& stub, grpc::ClientContext& context) {
                return stub.GetStatus(&context, pb::GetStatusRequest{}, &status);

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <functional>
+#include <string>
 
 #include "tools/aranctl.h"
 
@@ -13,7 +14,10 @@ namespace arancini::tools {
 inline constexpr std::chrono::seconds kCuratedPatience{5};
 
 using CuratedCall = std::function<grpc::Status(control::v1::Control::Stub&, grpc::ClientContext&)>;
-// Makes one call. False if there is no answer: the exit code is set, one line on stderr says why and what to
+// Makes one call. The exit code, and where it is not 0 why: what to tell the operator.
+int try_curated(const GlobalOptions& options, std::chrono::seconds patience, const CuratedCall& call,
+                std::string& why);
+// The same. False if there is no answer: the exit code is set, one line on stderr says why and what to
 // do.
 bool call_curated(const GlobalOptions& options, int& exit_code, std::chrono::seconds patience,
                   const CuratedCall& call);

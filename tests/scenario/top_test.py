@@ -75,6 +75,23 @@ def check(p):
         assert drawn.startswith(b"\x1b[?1049h") and drawn.endswith(b"\x1b[?25h\x1b[?1049l"), drawn
         assert b"127.0.1.1" in drawn and b"SILENT" in drawn
 
+    # A curated that hangs or restarts: the last frame stays, and it goes on.
+    def stop_for_a_while(child, master):
+        p.process.send_signal(signal.SIGSTOP)
+        said = b""
+        deadline = time.monotonic() + 30
+        while b"no answer" not in said:
+            assert time.monotonic() < deadline, said
+            said += os.read(master, 65536)
+        p.process.send_signal(signal.SIGCONT)
+        # A frame without the note.
+        while b"no answer" in said.rsplit(b"\x1b[H", 1)[-1] or not said.endswith(b"\x1b[J"):
+            assert time.monotonic() < deadline, said
+            said += os.read(master, 65536)
+        os.write(master, b"q")
+
+    terminal(p, "top", "--interval", "0.1", end=stop_for_a_while)
+
     out = json.loads(p.aranctl("version", "--json").stdout)
     names = {x["name"]: x for x in out["processes"]}
     assert {"curated", "publishd", "ingestd@0", "ingestd@1"} <= set(names), out
