@@ -47,8 +47,8 @@ struct Example {
 };
 constexpr Example kExamples[] = {
     {"status", "aranctl status", "processes, shards and NATS of the instance in /run/arancini"},
-    {"routers", "aranctl routers --json | jq '.routers[] | select(.state != \"initiated\")'",
-     "routers that tell nothing"},
+    {"routers", "aranctl routers --json | jq '.routers[] | select(.concern != \"none\")'",
+     "routers that need somebody"},
     {"peers", "aranctl peers --router 192.0.2.1", "what one router reports"},
     {"lookup", "aranctl lookup 192.0.2.0/24 --longer", "the prefix and all that lie in it, of all routers"},
     {"snapshot", "aranctl snapshot", "before a planned restart of the machine"},

@@ -135,8 +135,8 @@ std::string top_text(const TopFrame& frame, std::size_t rows) {
                 k.shard.restoring() ? "restoring" : k.shard.ring_state()});
   }
   out += shards.text() + "\n";
-  TextTable routers({{"ROUTER", 22},
-                     {"STATE", 9},
+  TextTable routers({{"ROUTER", 21},
+                     {"STATE", 10},
                      {"PEERS", 5, true},
                      {"ROUTES", 6, true},
                      {"UPD/S", 6, true},
@@ -147,9 +147,9 @@ std::string top_text(const TopFrame& frame, std::size_t rows) {
   for (std::size_t i = 0; i < shown_rows; ++i) {
     const TopRouter& r = frame.routers[i];
     routers.add({r.router.name().empty() ? r.router.address() : r.router.address() + " " + r.router.name(),
-                 r.router.throttled() ? "throttled" : r.router.state(), std::to_string(r.router.peers_up()),
-                 short_number(r.router.routes()), shown(r.rates.updates), shown(r.rates.bytes),
-                 shown(r.rates.malformed),
+                 r.router.condition().empty() ? r.router.state() : r.router.condition(),
+                 std::to_string(r.router.peers_up()), short_number(r.router.routes()), shown(r.rates.updates),
+                 shown(r.rates.bytes), shown(r.rates.malformed),
                  r.silent_ns == UINT64_MAX ? "never" : short_duration(r.silent_ns / kSecond)});
   }
   out += routers.text();

@@ -120,7 +120,8 @@ TEST(TopFrame, EightyColumnsWhateverTheNumbersAre) {
   }
   add_router(a, "2001:db8:1111:2222:3333:4444:5555:6666", 0, 0, 1);
   auto& r = add_router(b, "2001:db8:1111:2222:3333:4444:5555:6666", UINT64_MAX, UINT64_MAX, 86400 * 99);
-  r.set_throttled(true);
+  r.set_state("initiated");
+  r.set_condition("no initiation");
   r.set_peers_up(99999);
   r.set_routes(UINT64_MAX);
   r.set_malformed(UINT64_MAX);
