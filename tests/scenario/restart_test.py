@@ -4,10 +4,13 @@ lost, none twice. One function a case; arguments name those to run (all). ARANCI
 measured, and more restarts."""
 import os
 import random
+import resource
 import signal
+import socket
+import struct
 import sys
 
-from bmp_router import Churn, Router, StreamRules, clean_audit, folds_to_truth
+from bmp_router import Churn, Router, StreamRules, clean_audit, folds_to_truth, message
 from harness import Load, Pipeline, folded_equals, wait_for
 
 SEED = int(os.environ.get("ARANCINI_SEED", random.randrange(1 << 32)))
@@ -143,6 +146,60 @@ def without_a_supervisor():
         print("ok: without a supervisor sessions end in order; a new one keeps those of the shards that it adopts", flush=True)
 
 
+def when_the_ring_is_full():
+    """publishd stands: sessions wait for room, with messages of which a part is told. These go on at that byte, once publishd does."""
+    with Pipeline(shards=1, settings=SETTINGS) as pipeline:
+        with Load(pipeline, routers=4, peers=2, prefixes=3_000, churn=20_000, first="127.0.15.1") as load:
+            wait_for("the tables are told", lambda: pipeline.metric("arancini_ingest_routes") > 20_000, 60)
+            publishd = pipeline.pid("publishd")
+            for _ in range(3):
+                os.kill(publishd, signal.SIGSTOP)
+                try:
+                    wait_for("all sessions wait", lambda: pipeline.metric("arancini_ingest_sessions_throttled") == 4, 60)
+                    os.kill(pipeline.pid("ingestd@0"), signal.SIGTERM)
+                    taken = len(pipeline.log_lines("sessions go on"))
+                    wait_for("they are kept", lambda: pipeline.log_lines("4 sessions are kept")[taken:], 30)
+                finally:
+                    os.kill(publishd, signal.SIGCONT)
+                wait_for("they go on", lambda: len(pipeline.log_lines("4 sessions go on")) > taken, 60)
+                load.alive()
+            load.finish()
+            wait_for("the rings are drained", pipeline.drained, 120, 0.2)
+            folded_equals(pipeline, load.truth, 120)
+            clean_audit(pipeline)
+            rules = StreamRules(pipeline).nothing_needless()
+            assert set(rules.reasons) == {"none"}, rules.reasons
+        print(f"ok: 3 restarts while the ring was full, {rules.updates} updates", flush=True)
+
+
+def many_sessions():
+    """More than fit into one message of descriptors, some of which have not said a word."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    number = 3000 if LONG else 600
+    with Pipeline(shards=1, settings={**SETTINGS, "bmp": {"max_sessions": 4096}}) as pipeline:
+        sockets = []
+        name = struct.pack(">HH", 2, 1) + b"r"
+        for n in range(number):
+            s = socket.create_connection(pipeline.bmp_address, source_address=(f"127.0.16.{1 + n % 250}", 0))
+            if n % 3:
+                s.sendall(message(4, name)[:7 + n % 5])  # the beginning of an Initiation, or all of it
+            sockets.append(s)
+        wait_for("all are there", lambda: pipeline.metric("arancini_ingest_sessions_open") == number, 60)
+        for _ in range(2):
+            restart(pipeline, 0)
+            assert metric(pipeline, "sessions_kept") == {"0": float(number)}
+        last = metric(pipeline, "pause_seconds")["0"]
+        for n, s in enumerate(sockets):
+            s.sendall(message(4, name)[7 + n % 5 if n % 3 else 0:])
+        wait_for("each Initiation is told", lambda: [e["kind"] for e in pipeline.events()].count("initiation") == number, 60)
+        kinds = [e["kind"] for e in pipeline.events()]
+        assert kinds.count("session_up") == number and "session_down" not in kinds
+        assert pipeline.metric("arancini_ingest_messages_malformed_total") == 0
+        for s in sockets:
+            s.close()
+        print(f"ok: {number} sessions over two restarts, not read for {1000 * last:.0f} ms", flush=True)
+
+
 def pause():
     """How long sessions are not read."""
     prefixes = 200_000 if LONG else 4_000
@@ -166,7 +223,7 @@ def pause():
         print(f"ok: {routes:.0f} routes, pauses of {', '.join(f'{1000 * f:.0f}' for f in figures)} ms", flush=True)
 
 
-CASES = [under_churn, in_the_middle, stop_for_good, without_a_supervisor, pause]
+CASES = [under_churn, in_the_middle, stop_for_good, without_a_supervisor, when_the_ring_is_full, many_sessions, pause]
 
 if __name__ == "__main__":
     print(f"ARANCINI_SEED={SEED}", flush=True)
