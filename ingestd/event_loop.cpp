@@ -131,7 +131,7 @@ void EventLoop::inherit(RestartAdoption& adoption, std::vector<Fd> sockets) {
 
 void EventLoop::take_inherited() {
   if (!inherited_->adoption.decided) return;
-  const RestartAdoption& adoption = inherited_->adoption;
+  const RestartAdoption adoption = std::move(inherited_->adoption);  // may be large
   std::vector<Fd> sockets = std::move(inherited_->sockets);
   inherited_.reset();
   std::uint64_t kept = 0;
@@ -410,7 +410,8 @@ void EventLoop::take_out_sockets() {
   }
 }
 
-// Messages find room and sweeps end, or the time is over.
+// Sweeps end, and the last messages of routers that are gone find room, or the time is over. What else waits
+// for room goes along as it is.
 void EventLoop::come_to_rest() {
   const std::uint64_t until = clock_.boottime_ns() + kRestNs;
   for (bool rest = false; !rest;) {
@@ -420,7 +421,8 @@ void EventLoop::come_to_rest() {
     close_unwanted();
     sink_.publish();
     if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);
-    rest = (throttled_.empty() && stats_.get(IngestMetric::SweepsRunning) == 0 &&
+    const bool gone = std::ranges::any_of(throttled_, [](const Session* s) { return !s->socket; });
+    rest = (!gone && stats_.get(IngestMetric::SweepsRunning) == 0 &&
             stats_.get(IngestMetric::RoutesUntold) == 0) ||
            now_ns_ >= until;
     if (!rest) backend_->run_once(work_.more ? 0 : kThrottleRetryNs);

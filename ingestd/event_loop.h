@@ -100,7 +100,7 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   // At the end of run() sessions are given to the keeper, if it is ready, instead of being closed. Borrowed.
   void set_keeper(SessionKeeper* keeper) { keeper_ = keeper; }
   // What the process before has kept, `sockets` in the order of its sessions; these go on once the shard has
-  // decided. `adoption` is borrowed.
+  // decided; then nothing is left in it. `adoption` is borrowed.
   void inherit(RestartAdoption& adoption, std::vector<Fd> sockets);
 
   // Takes over a connected session of a router that is ours.

@@ -83,6 +83,40 @@ struct FakeSink : SessionSink {
   Shard::Work do_work() override { return {}; }
   void publish() override { ++publishes; }
   void heartbeat(std::uint64_t) override { ++heartbeats; }
+  std::set<std::uint16_t> not_at_rest;  // ports
+  RestartExport export_sessions() override {
+    RestartExport out;
+    for (std::uint32_t i = 0; i < sessions.size(); ++i) {
+      if (sessions[i].closed) continue;
+      if (not_at_rest.contains(sessions[i].port)) {
+        out.closed.push_back({SessionId{i}, "not at rest"});
+        continue;
+      }
+      out.sessions.push_back(SessionId{i});
+      RestartSession& session = out.state.sessions.emplace_back();
+      session.serial = i + 1;
+      session.port = sessions[i].port;
+    }
+    return out;
+  }
+};
+
+// Keeps what it gets for the next loop.
+struct FakeKeeper final : SessionKeeper {
+  bool there = true;
+  std::string answer;
+  RestartAdoption adoption;
+  std::vector<Fd> sockets;
+  int times = 0;
+  bool ready() override { return there; }
+  std::string keep(RestartState& state, std::span<const Fd> fds) override {
+    ++times;
+    if (!answer.empty()) return answer;
+    adoption.state = state;
+    sockets.clear();
+    for (const Fd& fd : fds) sockets.emplace_back(::dup(fd.get()));
+    return {};
+  }
 };
 
 class EventLoopTest : public ::testing::TestWithParam<IoBackendKind> {
@@ -314,6 +348,161 @@ TEST_P(EventLoopTest, StopAppliesWhatWasReceivedAndClosesSessions) {
   EXPECT_TRUE(ended(a));
   EXPECT_EQ(sink.by_port(a.port).error, ErrorCode::None);
   EXPECT_EQ(loop->open_sessions(), 0U);
+}
+
+// Loops follow one another in the middle of whatever comes; the stream of each session is whole.
+TEST_P(EventLoopTest, SessionsGoOnInTheNextLoop) {
+  const Client a = connect();
+  const Client b = connect();
+  const Client waits = connect();
+  std::string stream_a;
+  std::string stream_b;
+  for (unsigned i = 0; i < 400; ++i) {
+    stream_a += message(48 + i, i);
+    stream_b += message(48 + 7 * i % 3000, i);
+  }
+  const std::string stream_c = message(300, 1) + message(400, 2) + message(500, 3);
+  sink.refused_ports.insert(waits.port);
+  waits.send(std::string_view(stream_c).substr(0, 750));
+  std::thread sender([&] {
+    for (std::size_t at = 0; at < stream_b.size(); at += 997) {
+      a.send(std::string_view(stream_a).substr(std::min(at, stream_a.size()), 997));
+      b.send(std::string_view(stream_b).substr(at, 997));
+    }
+  });
+  FakeKeeper keeper;
+  for (std::size_t part = 1; part <= 5; ++part) {
+    EXPECT_TRUE(run_until([&] {
+      return sink.by_port(b.port).bytes.size() > stream_b.size() * part / 7 &&
+             sink.by_port(waits.port).throttled;
+    }));
+    loop->set_keeper(&keeper);
+    loop->request_stop();
+    loop->run();
+    loop.reset();
+    ASSERT_EQ(keeper.adoption.state.sessions.size(), 3U);
+    for (RestartSession& session : keeper.adoption.state.sessions) {
+      EXPECT_TRUE(session.port != waits.port || session.pending.size() == 750);
+    }
+    for (auto& session : sink.sessions) session.throttled = false;
+    // What the shard would say.
+    keeper.adoption.decided = false;
+    keeper.adoption.sessions.clear();
+    for (const RestartSession& session : keeper.adoption.state.sessions)
+      keeper.adoption.sessions.push_back({SessionId{static_cast<std::uint32_t>(session.serial - 1)}, {}});
+    make({});
+    loop->inherit(keeper.adoption, std::move(keeper.sockets));
+    loop->run_once();
+    EXPECT_EQ(loop->open_sessions(), 0U) << "nothing is read before it is decided";
+    keeper.adoption.decided = true;
+    loop->run_once();
+    EXPECT_EQ(loop->open_sessions(), 3U);
+    EXPECT_EQ(stats->get(IngestMetric::RestartSessionsKept), 3U);
+  }
+  sink.refused_ports.clear();
+  EXPECT_TRUE(run_until([&] { return has(a, stream_a) && has(b, stream_b); }));
+  waits.send(std::string_view(stream_c).substr(750));
+  EXPECT_TRUE(run_until([&] { return has(waits, stream_c); }));
+  sender.join();
+  for (const Client* c : {&a, &b, &waits}) EXPECT_FALSE(ended(*c));
+  EXPECT_EQ(sink.sessions.size(), 3U);
+}
+
+TEST_P(EventLoopTest, WhatCannotBeKeptIsClosed) {
+  const Client kept = connect();
+  const Client restless = connect();
+  const Client refused = connect();
+  const std::string first = message(100, 1);
+  for (const Client* c : {&kept, &restless, &refused}) c->send(first);
+  ASSERT_TRUE(run_until([&] { return has(kept, first) && has(restless, first) && has(refused, first); }));
+  sink.not_at_rest.insert(restless.port);
+  FakeKeeper keeper;
+  loop->set_keeper(&keeper);
+  loop->request_stop();
+  loop->run();
+  loop.reset();
+  EXPECT_TRUE(ended(restless));
+  EXPECT_EQ(sink.by_port(restless.port).error, ErrorCode::SessionNotKept);
+  EXPECT_EQ(sink.by_port(restless.port).error_text, "not at rest");
+  EXPECT_FALSE(ended(kept));
+  ASSERT_EQ(keeper.adoption.state.sessions.size(), 2U);
+  EXPECT_EQ(keeper.adoption.state.sessions_closed, 1U);
+  make({});
+  for (const RestartSession& session : keeper.adoption.state.sessions) {
+    const bool taken = session.port == kept.port;
+    keeper.adoption.sessions.push_back(
+        {taken ? std::optional(SessionId{static_cast<std::uint32_t>(session.serial - 1)}) : std::nullopt,
+         "why"});
+  }
+  keeper.adoption.decided = true;
+  loop->inherit(keeper.adoption, std::move(keeper.sockets));
+  loop->run_once();
+  EXPECT_EQ(loop->open_sessions(), 1U);
+  EXPECT_EQ(stats->get(IngestMetric::RestartSessionsKept), 1U);
+  EXPECT_EQ(stats->get(IngestMetric::RestartSessionsClosed), 2U);
+  for (const Client* c : {&restless, &refused}) {
+    char byte = 0;
+    EXPECT_EQ(::recv(c->fd.get(), &byte, 1, 0), 0) << "closed";
+  }
+  kept.send(first);
+  EXPECT_TRUE(run_until([&] { return has(kept, first + first); }));
+}
+
+TEST_P(EventLoopTest, WithoutAKeeperSessionsEnd) {
+  for (const bool there : {false, true}) {
+    const Client c = connect();
+    const std::string first = message(100, 1);
+    c.send(first + first.substr(0, 50));
+    ASSERT_TRUE(run_until([&] { return has(c, first); }));
+    FakeKeeper keeper;
+    keeper.there = there;
+    keeper.answer = "does not want to";
+    loop->set_keeper(&keeper);
+    loop->request_stop();
+    loop->run();
+    EXPECT_EQ(keeper.times, there ? 1 : 0);
+    EXPECT_TRUE(ended(c));
+    EXPECT_EQ(sink.by_port(c.port).error, ErrorCode::None);
+    loop.reset();
+    char byte = 0;
+    EXPECT_EQ(::recv(c.fd.get(), &byte, 1, 0), 0) << "closed";
+    make({});
+  }
+}
+
+// Stopped before the shard has decided: what came goes on as it came.
+TEST_P(EventLoopTest, WhatIsNotDecidedIsHandedOn) {
+  const Client c = connect();
+  const std::string first = message(100, 1);
+  c.send(first.substr(0, 50));
+  FakeKeeper keeper;
+  ASSERT_TRUE(run_until([&] { return sink.knows(c.port) && stats->get(IngestMetric::BytesReceived) == 50; }));
+  loop->set_keeper(&keeper);
+  loop->request_stop();
+  loop->run();
+  const RestartState left = keeper.adoption.state;
+  ASSERT_EQ(left.sessions.size(), 1U);
+  ASSERT_EQ(left.sessions[0].pending.size(), 50U);
+  for (int i = 0; i < 2; ++i) {
+    make({});
+    RestartAdoption adoption;
+    adoption.state = keeper.adoption.state;
+    loop->inherit(adoption, std::move(keeper.sockets));
+    loop->run_once();
+    loop->set_keeper(&keeper);
+    loop->request_stop();
+    loop->run();
+    loop.reset();
+    EXPECT_EQ(keeper.adoption.state, left);
+    ASSERT_EQ(keeper.sockets.size(), 1U);
+  }
+  EXPECT_FALSE(ended(c));
+  make({});
+  keeper.adoption.sessions.push_back({SessionId{0}, {}});
+  keeper.adoption.decided = true;
+  loop->inherit(keeper.adoption, std::move(keeper.sockets));
+  c.send(first.substr(50));
+  EXPECT_TRUE(run_until([&] { return has(c, first); }));
 }
 
 TEST_P(EventLoopTest, ClosesASessionThatTheShardGaveUp) {
