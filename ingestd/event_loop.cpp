@@ -126,7 +126,7 @@ EventLoop::Session* EventLoop::add_session(Fd socket, const Remote& remote) {
 }
 
 void EventLoop::inherit(RestartAdoption& adoption, std::vector<Fd> sockets) {
-  inherited_.emplace(adoption, std::move(sockets));
+  inherited_.emplace(Inherited{adoption, std::move(sockets)});
 }
 
 void EventLoop::take_inherited() {
