@@ -249,7 +249,8 @@ void PeerTable::forget_idle() {
     if (view != nullptr && view->owner == nullptr && is_idle(*view)) remove(*view);
   }
   for (Router* router : std::vector<Router*>(router_rows_)) {
-    if (router != nullptr && router->peers.empty() && is_idle(*router)) remove(*router);
+    if (router == nullptr || router->state == shm::RouterState::Refused) continue;
+    if (router->peers.empty() && is_idle(*router)) remove(*router);
   }
 }
 

@@ -316,7 +316,8 @@ class PeerTable {
 
   void touch(Router& router);
   void touch(PeerView& view);
-  // Removes views without routes that nobody tells, and routers without sessions and views.
+  // Removes views without routes that nobody tells, and routers without sessions and views; who was
+  // refused stays to be seen.
   void forget_idle();
   // Writes the rows that changed.
   void write_rows();

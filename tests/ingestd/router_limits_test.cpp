@@ -105,6 +105,22 @@ TEST(RouterRules, WhoIsNotAllowedIsClosedAndSeen) {
   EXPECT_LE(limit_events(h).size(), 10U);
 }
 
+TEST(RouterRules, WhoIsRefusedDuringARestoreIsSeenBehindIt) {
+  ShardHarness::Options options;
+  options.rules.allow = {*AddressRange::parse("192.0.2.0/24")};
+  ShardHarness h(options);
+  h.shard().set_restoring(true);
+  h.shard().close_session(h.open("198.51.100.1"));
+  h.shard().impl().restore.finish();
+  h.shard().set_restoring(false);
+  h.settle();
+  const auto rows = h.rows().routers();
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows[0].address, "198.51.100.1");
+  EXPECT_EQ(rows[0].state, shm::RouterState::Refused);
+  EXPECT_EQ(rows[0].last_error, static_cast<std::uint32_t>(ErrorCode::RouterRefused));
+}
+
 TEST(RouterRules, RoutersBehindOneAddressAreToldApartByTheirInitiation) {
   ShardHarness::Options options;
   options.rules.entries = {entry("192.0.2.7", "core-a", "a"), entry("192.0.2.7", "core-b", "b")};
