@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <mutex>
 #include <span>
 #include <sstream>
@@ -109,6 +110,7 @@ prometheus::MetricType to_prometheus(MetricType type) {
   switch (type) {
     case MetricType::Counter: return prometheus::MetricType::Counter;
     case MetricType::Gauge: return prometheus::MetricType::Gauge;
+    case MetricType::Histogram: return prometheus::MetricType::Histogram;
   }
   return prometheus::MetricType::Untyped;
 }
@@ -132,6 +134,22 @@ class Family {
     }
     family_.metric.push_back(std::move(m));
   }
+  // `counts`: as in a stats page.
+  void add(Labels labels, std::span<const std::uint64_t, kHistogramValues> counts,
+           const HistogramInfo& info) {
+    ClientMetric m;
+    m.label = std::move(labels);
+    std::uint64_t below = 0;
+    for (std::size_t i = 0; i < kHistogramSum; ++i) {
+      below += counts[i];
+      const double bound = i < kHistogramBounds ? static_cast<double>((*info.bounds)[i]) * info.scale
+                                                : std::numeric_limits<double>::infinity();
+      m.histogram.bucket.push_back({below, bound});
+    }
+    m.histogram.sample_count = below;
+    m.histogram.sample_sum = static_cast<double>(counts[kHistogramSum]) * info.scale;
+    family_.metric.push_back(std::move(m));
+  }
   void move_to(std::vector<MetricFamily>& out) {
     if (!family_.metric.empty()) out.push_back(std::move(family_));
   }
@@ -144,6 +162,14 @@ class Family {
 
 double scaled(const std::vector<std::uint64_t>& values, const MetricInfo& info) {
   return info.index < values.size() ? static_cast<double>(values[info.index]) * info.scale : 0;
+}
+
+template <class Histogram>
+void add_histogram(Labels labels, const std::vector<std::uint64_t>& values, Histogram h,
+                   const HistogramInfo& info, Family& to) {
+  if (values.size() < first_value(h) + kHistogramValues) return;
+  to.add(std::move(labels),
+         std::span<const std::uint64_t, kHistogramValues>(&values[first_value(h)], kHistogramValues), info);
 }
 
 void add_processes(const FleetView& view, std::vector<MetricFamily>& out) {
@@ -177,10 +203,23 @@ void add_shards(const FleetView& view, std::vector<MetricFamily>& out) {
     }
     family.move_to(out);
   }
+  for (std::size_t i = 0; i < ingest_histograms().size(); ++i) {
+    const HistogramInfo& info = ingest_histograms()[i];
+    Family family(info.name, MetricType::Histogram, info.help);
+    for (const ShardView& s : view.shards)
+      add_histogram({{"shard", number(s.shard)}}, s.values, static_cast<IngestHistogram>(i), info, family);
+    family.move_to(out);
+  }
   if (view.publish.empty()) return;
   for (const MetricInfo& info : publish_metrics()) {
     Family family(info.name, info.type, info.help);
     family.add({}, scaled(view.publish, info));
+    family.move_to(out);
+  }
+  for (std::size_t i = 0; i < publish_histograms().size(); ++i) {
+    const HistogramInfo& info = publish_histograms()[i];
+    Family family(info.name, MetricType::Histogram, info.help);
+    add_histogram({}, view.publish, static_cast<PublishHistogram>(i), info, family);
     family.move_to(out);
   }
 }
@@ -243,6 +282,7 @@ std::string_view type_name(MetricType type) {
   switch (type) {
     case MetricType::Counter: return "counter";
     case MetricType::Gauge: return "gauge";
+    case MetricType::Histogram: return "histogram";
   }
   return "untyped";
 }
@@ -277,7 +317,11 @@ bool refused_method(mg_connection* connection) {
 std::vector<ExportedMetric> exported_metrics() {
   std::vector<ExportedMetric> out(kOwn.begin(), kOwn.end());
   for (const MetricInfo& m : ingest_metrics()) out.push_back({m.name, m.type, "shard", m.help});
+  for (const HistogramInfo& h : ingest_histograms())
+    out.push_back({h.name, MetricType::Histogram, "shard", h.help});
   for (const MetricInfo& m : publish_metrics()) out.push_back({m.name, m.type, "", m.help});
+  for (const HistogramInfo& h : publish_histograms())
+    out.push_back({h.name, MetricType::Histogram, "", h.help});
   return out;
 }
 

@@ -196,7 +196,7 @@ FleetView Fleet::view() {
   const bool publisher_lives = publisher.verdict != Verdict::Dead && publisher.verdict != Verdict::Stopped &&
                                publisher.verdict != Verdict::Stuck;
   if (publishd_.reader != nullptr) {
-    for (std::size_t i = 0; i < static_cast<std::size_t>(PublishMetric::Count); ++i) {
+    for (std::size_t i = 0; i < shm::kStatsValues; ++i) {
       out.publish.push_back(publishd_.reader->value(i));
     }
   }
@@ -227,7 +227,7 @@ FleetView Fleet::view() {
     view.shard = shard;
     view.ring_state = ring_state(shard);
     if (page.reader != nullptr) {
-      for (std::size_t i = 0; i < static_cast<std::size_t>(IngestMetric::Count); ++i) {
+      for (std::size_t i = 0; i < shm::kStatsValues; ++i) {
         view.values.push_back(page.reader->value(i));
       }
     }

@@ -46,8 +46,9 @@ struct ProcessView {
 
 struct ShardView {
   std::uint32_t shard = 0;
-  std::vector<std::uint64_t> values;  // by IngestMetric, empty when there is no page
-  std::string ring_state;             // "connected", "waiting", "disconnected: ..."
+  std::vector<std::uint64_t>
+      values;              // by IngestMetric, then histograms (histogram_list.h); empty when there is no page
+  std::string ring_state;  // "connected", "waiting", "disconnected: ..."
   [[nodiscard]] std::uint64_t value(IngestMetric m) const {
     return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
   }
@@ -67,7 +68,7 @@ struct PeerView {
 struct FleetView {
   std::vector<ProcessView> processes;
   std::vector<ShardView> shards;
-  std::vector<std::uint64_t> publish;  // by PublishMetric, empty when there is no page
+  std::vector<std::uint64_t> publish;  // by PublishMetric, then histograms; empty when there is no page
   // "connected", "disconnected", "TLS failed", "not authorized", "stream unusable", "stream full", "unknown";
   // "not used" where the journal is the sink
   std::string nats_state;

@@ -203,6 +203,7 @@ void EventLoop::on_handover_failed(const IpAddress& source, ShardId owner, const
 
 void EventLoop::on_data(ConnectionId id, std::span<const std::byte> bytes) noexcept {
   stats_.add(IngestMetric::BytesReceived, bytes.size());
+  if (data_since_ns_ == 0) data_since_ns_ = clock_.boottime_ns();
   Session& session = session_of(id);
   after_feed(session, session.framer.feed(bytes, deliver_to(session)));
 }
@@ -341,6 +342,8 @@ void EventLoop::run_once() {
   if (inherited_) take_inherited();
   close_unwanted();
   sink_.publish();
+  if (const std::uint64_t since = std::exchange(data_since_ns_, 0); since != 0)
+    stats_.observe(IngestHistogram::ReceiveToRing, clock_.boottime_ns() - since);
   if (handover_) handover_->do_work();
   stats_.add(IngestMetric::LoopIterations);
   if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);

@@ -187,7 +187,8 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   std::vector<Session*> by_connection_;
   std::vector<Session*> throttled_;  // in the order in which they were refused
   Shard::Work work_;
-  std::uint64_t now_ns_ = 0;  // boot time at the start of the round
+  std::uint64_t now_ns_ = 0;         // boot time at the start of the round
+  std::uint64_t data_since_ns_ = 0;  // when the first data of this round came, 0: none did
   std::uint64_t next_heartbeat_ns_ = 0;
   std::uint64_t stop_by_ns_ = 0;
   std::size_t trim_next_ = 0;

@@ -251,6 +251,16 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
   return applied;
 }
 
+void Shard::Impl::observe_lag(std::uint64_t router_time_ns) {
+  if (router_time_ns == 0) return;  // it does not say
+  if (router_time_ns > context.realtime_ns) {
+    context.stats.add(IngestMetric::MessagesAhead);
+    return;
+  }
+  constexpr std::uint64_t kMs = 1'000'000;
+  context.stats.observe(IngestHistogram::BmpLag, (context.realtime_ns - router_time_ns) / kMs);
+}
+
 Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
   if (message.size() < wire::kBmpCommonHeaderBytes) {
     malformed(session, nullptr, nullptr, ErrorCode::BmpTooShort, 0xff, message.size());
@@ -262,7 +272,10 @@ Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
   };
   wire::PerPeerHeader header;
   const auto with_header = [&] {
-    if (wire::parse_per_peer_header(message, header)) return true;
+    if (wire::parse_per_peer_header(message, header)) {
+      if (!session.progress.active) observe_lag(header.timestamp_ns);
+      return true;
+    }
     malformed(session, nullptr, nullptr, ErrorCode::BmpMalformedPeerHeader, type, message.size());
     return false;
   };

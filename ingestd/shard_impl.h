@@ -41,6 +41,7 @@ struct Shard::Impl {
   bool identify(Session& session, wire::Bytes message);
 
   Applied dispatch(Session& session, wire::Bytes message);
+  void observe_lag(std::uint64_t router_time_ns);
   Applied initiation(Session& session, wire::Bytes message);
   Applied termination(Session& session, wire::Bytes message);
   Applied statistics(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);

@@ -52,6 +52,7 @@ struct InFlight {
   std::uint32_t bytes = 0;
   std::uint32_t updates = 0;
   std::uint64_t sent_ns = 0;
+  std::uint64_t read_ns = 0;  // of its first record
 };
 
 // The messages of one session, in publish order. Message k of the session must get stream sequence `last + 1

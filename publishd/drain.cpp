@@ -230,7 +230,9 @@ std::size_t Drain::run_acks() {
         add(PublishMetric::UpdatesAcked, message.updates);
         set(PublishMetric::StreamLastSequence,
             std::max(metric(PublishMetric::StreamLastSequence), ack.stream_sequence));
-        set(PublishMetric::AckLatencyNs, now_ns_ > message.sent_ns ? now_ns_ - message.sent_ns : 0);
+        set(PublishMetric::AckLatencyNs, since(message.sent_ns));
+        observe(PublishHistogram::AckLatency, since(message.sent_ns));
+        observe(PublishHistogram::RingToAck, since(message.read_ns));
         break;
       case AckWindow::Verdict::Failed:
         add(PublishMetric::PublishErrors);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -14,6 +15,7 @@
 
 #include "common/base/config.h"
 #include "common/base/error.h"
+#include "common/metrics/histogram_list.h"
 #include "common/metrics/metric_list.h"
 #include "common/schema/batch_expander.h"
 #include "common/schema/batch_writer.h"
@@ -115,6 +117,9 @@ class Drain {
 
   // Counters and gauges, by PublishMetric; the owner copies them into the stats page.
   [[nodiscard]] std::uint64_t metric(PublishMetric m) const { return metrics_[static_cast<std::size_t>(m)]; }
+  [[nodiscard]] const HistogramCounts& histogram(PublishHistogram h) const {
+    return histograms_[static_cast<std::size_t>(h)];
+  }
   [[nodiscard]] std::size_t rings_connected() const;
   [[nodiscard]] std::uint64_t floor() const { return floor_; }
   [[nodiscard]] const LogEnd& log_end() const { return log_end_; }
@@ -178,6 +183,12 @@ class Drain {
 
   void add(PublishMetric m, std::uint64_t n = 1) { metrics_[static_cast<std::size_t>(m)] += n; }
   void set(PublishMetric m, std::uint64_t v) { metrics_[static_cast<std::size_t>(m)] = v; }
+  void observe(PublishHistogram h, std::uint64_t ns) {
+    arancini::observe(histograms_[static_cast<std::size_t>(h)], bounds_of(h), ns);
+  }
+  [[nodiscard]] std::uint64_t since(std::uint64_t then_ns) const {
+    return now_ns_ - std::min(now_ns_, then_ns);
+  }
 
   DrainOptions options_;
   Broker& broker_;
@@ -258,6 +269,7 @@ class Drain {
   std::array<char, 160> previous_id_{};
 
   std::array<std::uint64_t, static_cast<std::size_t>(PublishMetric::Count)> metrics_{};
+  std::array<HistogramCounts, static_cast<std::size_t>(PublishHistogram::Count)> histograms_{};
 };
 
 std::string_view to_string(Drain::Phase phase);

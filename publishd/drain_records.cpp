@@ -540,7 +540,8 @@ bool Drain::send(Group& g) {
   again_ = false;
   if (replicated_) unanswered_ = {g.ring, g.subject, g.lane, g.first, g.last, window_.expected_last()};
   if (window_.pending() == 0) progress_ns_ = now_ns_;
-  window_.push({g.ring, g.lane, g.hold, g.end, static_cast<std::uint32_t>(g.bytes), g.count, now_ns_});
+  window_.push(
+      {g.ring, g.lane, g.hold, g.end, static_cast<std::uint32_t>(g.bytes), g.count, now_ns_, g.opened_ns});
   previous_id_ = message_id_;
   add(PublishMetric::MessagesSent);
   add(PublishMetric::BytesSent, g.bytes);

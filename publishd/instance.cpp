@@ -181,6 +181,8 @@ void Instance::write_stats(std::uint64_t now) {
     const bool journal = m >= PublishMetric::JournalBytes && m <= PublishMetric::JournalTrouble;
     stats_->set(m, !journal ? drain_.metric(m) : journal_ ? journal_->metric(m) : 0);
   }
+  for (const PublishHistogram h : {PublishHistogram::RingToAck, PublishHistogram::AckLatency})
+    stats_->set_histogram(h, drain_.histogram(h));
   const bool publishing = drain_.phase() == Drain::Phase::Publishing;
   ErrorCode trouble = drain_.trouble();
   if (jetstream_.trouble() != ErrorCode::None) trouble = jetstream_.trouble();

@@ -103,6 +103,8 @@ void JournalInstance::write_stats(std::uint64_t now) {
     const auto m = static_cast<PublishMetric>(i);
     if (m != PublishMetric::Trouble) stats_->set(m, sink_.metric(m));
   }
+  for (const PublishHistogram h : {PublishHistogram::RingToAck, PublishHistogram::AckLatency})
+    stats_->set_histogram(h, sink_.histogram(h));
   for (const PublishMetric m :
        {PublishMetric::JournalBytes, PublishMetric::JournalSpilledBytes, PublishMetric::JournalReplayedBytes,
         PublishMetric::JournalSegments, PublishMetric::JournalTrouble}) {

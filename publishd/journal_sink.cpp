@@ -194,7 +194,10 @@ void JournalSink::settle(Ring& r) {
   while (r.mark_count > 0 && r.marks[r.mark_first].end <= end) {
     const Ring::Mark& m = r.marks[r.mark_first];
     add(PublishMetric::UpdatesAcked, m.updates);
-    set(PublishMetric::AckLatencyNs, now_ns_ - std::min(now_ns_, m.appended_ns));
+    set(PublishMetric::AckLatencyNs, since(m.appended_ns));
+    // Read and appended in one go.
+    observe(PublishHistogram::AckLatency, since(m.appended_ns));
+    observe(PublishHistogram::RingToAck, since(m.appended_ns));
     r.mark_first = (r.mark_first + 1) % Ring::kMarks;
     --r.mark_count;
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/metrics/histogram_list.h"
 #include "common/metrics/metric_list.h"
 #include "common/ring/futex.h"
 #include "publishd/journal_store.h"
@@ -56,6 +58,9 @@ class JournalSink {
   // Why records wait; None while they flow.
   [[nodiscard]] ErrorCode trouble() const;
   [[nodiscard]] std::uint64_t metric(PublishMetric m) const { return metrics_[static_cast<std::size_t>(m)]; }
+  [[nodiscard]] const HistogramCounts& histogram(PublishHistogram h) const {
+    return histograms_[static_cast<std::size_t>(h)];
+  }
   [[nodiscard]] std::size_t rings_connected() const { return rings_.size(); }
 
  private:
@@ -68,6 +73,12 @@ class JournalSink {
   void mark_corrupt(Ring& ring, std::string_view why);
   void add(PublishMetric m, std::uint64_t n = 1) { metrics_[static_cast<std::size_t>(m)] += n; }
   void set(PublishMetric m, std::uint64_t v) { metrics_[static_cast<std::size_t>(m)] = v; }
+  void observe(PublishHistogram h, std::uint64_t ns) {
+    arancini::observe(histograms_[static_cast<std::size_t>(h)], bounds_of(h), ns);
+  }
+  [[nodiscard]] std::uint64_t since(std::uint64_t then_ns) const {
+    return now_ns_ - std::min(now_ns_, then_ns);
+  }
 
   Journal& journal_;
   Logger* log_;
@@ -80,6 +91,7 @@ class JournalSink {
   bool stopping_ = false;
   bool stopped_ = false;
   std::array<std::uint64_t, static_cast<std::size_t>(PublishMetric::Count)> metrics_{};
+  std::array<HistogramCounts, static_cast<std::size_t>(PublishHistogram::Count)> histograms_{};
 };
 
 }  // namespace arancini::publishd

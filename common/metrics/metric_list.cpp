@@ -135,6 +135,10 @@ constexpr std::array kIngest{
           "Sessions that the last restart could not keep (308)."),
     entry(I::RestartPauseNs, "arancini_ingest_restart_pause_seconds", kGauge,
           "How long kept sessions were not read during the last restart.", 1e-9),
+    entry(I::MessagesAhead, "arancini_ingest_messages_ahead_total", kCounter,
+          "Messages with a time of the router that is later than ours: one of the clocks is wrong. They are "
+          "not in "
+          "arancini_ingest_bmp_lag_seconds."),
 };
 
 using P = PublishMetric;

@@ -9,7 +9,7 @@
 // contract: docs/metrics.md is checked against it by a test. Add at the end of a group's enum, never re-use.
 namespace arancini {
 
-enum class MetricType : std::uint8_t { Counter, Gauge };
+enum class MetricType : std::uint8_t { Counter, Gauge, Histogram };
 
 struct MetricInfo {
   std::size_t index;      // in StatsPage::values
@@ -85,6 +85,7 @@ enum class IngestMetric : std::size_t {
   RestartSessionsKept,    // taken over from the process before
   RestartSessionsClosed,  // that the restart could not keep
   RestartPauseNs,         // from the last read of the process before to the first of this one
+  MessagesAhead,          // whose time by the router's clock is later than ours
   Count
 };
 

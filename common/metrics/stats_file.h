@@ -11,6 +11,7 @@
 
 #include "common/base/fd.h"
 #include "common/base/result.h"
+#include "common/metrics/histogram_list.h"
 #include "common/metrics/metric_list.h"
 #include "shm-layout/stats_page.h"
 
@@ -51,6 +52,16 @@ class StatsWriter {
   template <class Metric>
   [[nodiscard]] std::uint64_t get(Metric m) const {
     return page_->values[static_cast<std::size_t>(m)].load(std::memory_order_relaxed);
+  }
+
+  template <class Histogram>
+  void observe(Histogram h, std::uint64_t value) {
+    add(first_value(h) + bucket_of(bounds_of(h), value), 1);
+    add(first_value(h) + kHistogramSum, value);
+  }
+  template <class Histogram>
+  void set_histogram(Histogram h, const HistogramCounts& counts) {
+    for (std::size_t i = 0; i < counts.size(); ++i) set(first_value(h) + i, counts[i]);
   }
 
   // Changes a row under its seqlock: `change` gets the row by reference. An index beyond the capacity changes

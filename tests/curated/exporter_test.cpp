@@ -94,6 +94,29 @@ TEST(Exporter, ExportsEveryMetricOfTheListAndNothingElse) {
   EXPECT_EQ(served, listed);
 }
 
+TEST(Exporter, ExportsHistograms) {
+  TestFleet t;
+  auto ingestd = t.ingestd(1);
+  auto publishd = t.publishd();
+  for (const std::uint64_t ms : {0U, 1U, 2U, 100'000'000U}) ingestd.observe(IngestHistogram::BmpLag, ms);
+  HistogramCounts acks{};
+  observe(acks, bounds_of(PublishHistogram::AckLatency), 300'000);
+  publishd.set_histogram(PublishHistogram::AckLatency, acks);
+  Fleet fleet(t.config, t.clock, nullptr);
+  const std::string page = metrics_page(t.config, fleet);
+  EXPECT_TRUE(has_line(page, "# TYPE arancini_ingest_bmp_lag_seconds histogram"));
+  const std::string lag = "arancini_ingest_bmp_lag_seconds_";
+  EXPECT_TRUE(has_line(page, lag + "bucket{shard=\"1\",le=\"0.001\"} 2")) << page;
+  EXPECT_TRUE(has_line(page, lag + "bucket{shard=\"1\",le=\"0.005\"} 3"));
+  EXPECT_TRUE(has_line(page, lag + "bucket{shard=\"1\",le=\"86400\"} 3"));
+  EXPECT_TRUE(has_line(page, lag + "bucket{shard=\"1\",le=\"+Inf\"} 4"));
+  EXPECT_TRUE(has_line(page, lag + "count{shard=\"1\"} 4"));
+  EXPECT_TRUE(has_line(page, lag + "sum{shard=\"1\"} 100000.003"));
+  EXPECT_TRUE(has_line(page, "arancini_publish_ack_seconds_bucket{le=\"0.0005\"} 1"));
+  EXPECT_TRUE(has_line(page, "arancini_publish_ack_seconds_sum 0.0003"));
+  EXPECT_TRUE(has_line(page, "arancini_publish_ring_to_ack_seconds_count 0"));
+}
+
 TEST(Exporter, BoundsTheSeriesOfRouters) {
   TestFleet t;
   t.config.metrics.max_routers = 2;

@@ -212,6 +212,13 @@ TEST_P(EventLoopTest, MessagesReachTheSinkInOrder) {
   EXPECT_GT(sink.heartbeats, 0);
   EXPECT_EQ(stats->get(IngestMetric::BytesReceived), stream_a.size() + stream_b.size());
   EXPECT_EQ(loop->open_sessions(), 2U);
+  // One observation for each round that had data, at most one a round.
+  std::uint64_t rounds = 0;
+  for (std::size_t i = 0; i < kHistogramSum; ++i)
+    rounds += stats->get(first_value(IngestHistogram::ReceiveToRing) + i);
+  EXPECT_GT(rounds, 0U);
+  EXPECT_LE(rounds, stats->get(IngestMetric::LoopIterations));
+  EXPECT_GT(stats->get(first_value(IngestHistogram::ReceiveToRing) + kHistogramSum), 0U);
 }
 
 TEST_P(EventLoopTest, MalformedSessionsEndWithALocatedErrorAndDisturbNobody) {

@@ -1015,6 +1015,32 @@ TEST(Shard, OverTheLimitOfPeersMessagesAreSkippedUntilARowIsFree) {
   EXPECT_EQ(h.rows().routers()[0].peers_up, 2U);
 }
 
+TEST(Shard, LagIsOursLessTheRoutersTimeAndClocksAheadAreCountedApart) {
+  ShardHarness h;
+  const SessionId s = h.open();
+  const std::uint64_t now_ns = h.clock().realtime_ns();
+  PeerSpec p = peer_a();
+  const auto send_from = [&](std::uint64_t router_time_ns) {
+    p.seconds = static_cast<std::uint32_t>(router_time_ns / 1'000'000'000U);
+    p.microseconds = static_cast<std::uint32_t>(router_time_ns % 1'000'000'000U / 1000U);
+    h.send(s, route_monitoring(p, announce({"198.51.100.0/24"})));
+  };
+  send_from(now_ns - 3'000'000);
+  send_from(now_ns - 7'200'000'000'000U);
+  send_from(now_ns + 1'000'000);
+  send_from(0);  // it does not say
+  const auto value = [&](std::size_t i) {
+    return h.metric(static_cast<IngestMetric>(first_value(IngestHistogram::BmpLag) + i));
+  };
+  EXPECT_EQ(value(bucket_of(kLagBoundsMs, 3)), 1U);
+  EXPECT_EQ(value(bucket_of(kLagBoundsMs, 7'200'000)), 1U);
+  std::uint64_t count = 0;
+  for (std::size_t i = 0; i < kHistogramSum; ++i) count += value(i);
+  EXPECT_EQ(count, 2U);
+  EXPECT_EQ(value(kHistogramSum), 7'200'003U);
+  EXPECT_EQ(h.metric(IngestMetric::MessagesAhead), 1U);
+}
+
 TEST(Shard, RoutersAreKnownByAddress) {
   ShardHarness h;
   const SessionId one = h.open("192.0.2.1");

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "tests/publishd/sim.h"
 
 // The drain step by step in a world where nothing goes wrong by chance.
@@ -56,6 +58,26 @@ class DrainTest : public testing::Test {
   std::unique_ptr<Drain> drain_;
   std::uint64_t now_ = 1'000'000'000;
 };
+
+TEST_F(DrainTest, EachMessageIsInTheHistogramsOnce) {
+  ring();
+  make();
+  for (std::uint32_t i = 0; i < 20; ++i) {
+    rings_.front()->write(i % 3, 1);
+    settle(3);
+  }
+  const auto count = [this](PublishHistogram h) {
+    const HistogramCounts& counts = drain_->histogram(h);
+    return std::accumulate(counts.begin(), counts.begin() + kHistogramSum, std::uint64_t{0});
+  };
+  const std::uint64_t acked = drain_->metric(PublishMetric::MessagesAcked);
+  EXPECT_GE(acked, 10U);
+  EXPECT_EQ(count(PublishHistogram::AckLatency), acked);
+  EXPECT_EQ(count(PublishHistogram::RingToAck), acked);
+  const auto sum = [this](PublishHistogram h) { return drain_->histogram(h)[kHistogramSum]; };
+  EXPECT_GE(sum(PublishHistogram::AckLatency), acked * 1'000'000) << "acks come a round of a millisecond later";
+  EXPECT_GE(sum(PublishHistogram::RingToAck), sum(PublishHistogram::AckLatency));
+}
 
 TEST_F(DrainTest, LoneUpdateLeavesAtOnce) {
   RingMemory& r = ring();

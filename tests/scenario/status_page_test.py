@@ -202,6 +202,11 @@ def check_aranctl_and_metrics(p, routers):
     words = " ".join(table.split())
     assert "has not sent a single BMP message" in words and "Add its address to bmp.allow" in words, table
     assert all(len(x) <= 80 for x in table.splitlines()), table
+    # What came and was stored is in the histograms.
+    assert p.metric("arancini_publish_ack_seconds_count") == p.metric("arancini_publish_messages_acked_total") > 0
+    assert p.metric("arancini_publish_ring_to_ack_seconds_sum") >= p.metric("arancini_publish_ack_seconds_sum") > 0
+    assert p.metric("arancini_ingest_receive_to_ring_seconds_count") > 0
+    assert p.metric("arancini_ingest_bmp_lag_seconds_count") == 0, "these routers tell no time"
 
 
 def check(p, routers, keep):
