@@ -75,7 +75,8 @@ TEST_F(DrainTest, EachMessageIsInTheHistogramsOnce) {
   EXPECT_EQ(count(PublishHistogram::AckLatency), acked);
   EXPECT_EQ(count(PublishHistogram::RingToAck), acked);
   const auto sum = [this](PublishHistogram h) { return drain_->histogram(h)[kHistogramSum]; };
-  EXPECT_GE(sum(PublishHistogram::AckLatency), acked * 1'000'000) << "acks come a round of a millisecond later";
+  EXPECT_GE(sum(PublishHistogram::AckLatency), acked * 1'000'000)
+      << "acks come a round of a millisecond later";
   EXPECT_GE(sum(PublishHistogram::RingToAck), sum(PublishHistogram::AckLatency));
 }
 
