@@ -69,6 +69,11 @@ void AuditLog::add(const Entry& entry, std::uint64_t now_realtime_ns) {
              to_string(ErrorCode::AuditFailed), static_cast<unsigned>(ErrorCode::AuditFailed), why);
 }
 
+void AuditLog::say(LogLevel level, std::string_view text) {
+  const std::lock_guard lock(mutex_);
+  log_.log(level, "{}", text);
+}
+
 void AuditLog::refused(std::string_view who, std::string_view why) {
   const std::lock_guard lock(mutex_);
   const std::uint64_t n = counters_.refused.fetch_add(1, std::memory_order_relaxed) + 1;

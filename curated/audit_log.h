@@ -31,6 +31,8 @@ class AuditLog {
   AuditLog& operator=(const AuditLog&) = delete;
 
   void add(const Entry& entry, std::uint64_t now_realtime_ns);
+  // A line for the log alone.
+  void say(LogLevel level, std::string_view text);
   // A call that is refused before it is one; for the log only, since anybody can make many.
   void refused(std::string_view who, std::string_view why);
   void set_level(LogLevel level) { log_.set_level(level); }

@@ -225,7 +225,7 @@ void add_shards(const FleetView& view, std::vector<MetricFamily>& out) {
 }
 
 void add_routers(const FleetView& view, std::vector<RouterView> routers, const std::vector<PeerView>& peers,
-                 const Config& config, std::vector<MetricFamily>& out) {
+                 const Config& config, std::size_t most, std::vector<MetricFamily>& out) {
   // A scrape must not name a series twice: a router that moved to another shard has a row in each, told apart
   // by `shard`.
   std::sort(routers.begin(), routers.end(), [](const RouterView& a, const RouterView& b) {
@@ -237,7 +237,7 @@ void add_routers(const FleetView& view, std::vector<RouterView> routers, const s
                             }),
                 routers.end());
   const std::size_t all = routers.size();
-  if (all > config.metrics.max_routers) routers.resize(config.metrics.max_routers);
+  if (all > most) routers.resize(most);
   Family states(Own::RouterState);
   const auto diagnoses =
       diagnose_all(view, routers, peers, config.curation.enabled, clock_ns(CLOCK_REALTIME));
@@ -348,7 +348,7 @@ std::string metrics_page(const Config& config, Fleet& fleet) {
   }
   add_processes(view, families);
   add_shards(view, families);
-  add_routers(view, fleet.routers(), fleet.peers(), config, families);
+  add_routers(view, fleet.routers(), fleet.peers(), config, fleet.live()->max_routers, families);
   std::ostringstream text;
   prometheus::TextSerializer{}.Serialize(text, families);
   return text.str();

@@ -69,10 +69,23 @@ std::string_view to_string(Verdict verdict) {
 
 Fleet::Fleet(const Config& config, const Clock& clock, const ProcessManager* manager)
     : config_(config), clock_(clock), manager_(manager), started_realtime_ns_(clock.realtime_ns()) {
+  set_live(config);
   for (std::uint32_t k = 0; k < config.shards.count; ++k) {
     ingestd_[k] = {fmt::format("ingestd@{}", k), config.ingestd_stats_path(k), nullptr, {}};
   }
   publishd_ = {"publishd", config.publishd_stats_path(), nullptr, {}};
+}
+
+std::shared_ptr<const LiveConfig> Fleet::live() const {
+  const std::lock_guard lock(live_mutex_);
+  return live_;
+}
+
+void Fleet::set_live(const Config& config) {
+  auto next = std::make_shared<const LiveConfig>(
+      LiveConfig{config.routers, config.metrics.max_routers, config.curation.session_grace_s});
+  const std::lock_guard lock(live_mutex_);
+  live_ = std::move(next);
 }
 
 void Fleet::refresh(Page& page) const {

@@ -77,6 +77,13 @@ struct FleetView {
 // Names what does not run ("publishd dead, ingestd@1 starting"), empty if everything does.
 std::string not_running(const FleetView& view);
 
+// What a reload changes in curated itself.
+struct LiveConfig {
+  RouterRules routers;
+  std::uint32_t max_routers = 0;  // that have series of their own
+  double session_grace_s = 0;
+};
+
 // Everything that curated knows about the daemons comes from their shared-memory pages and locks: looking
 // never disturbs them, and it works the same after curated was away. Any thread.
 class Fleet {
@@ -88,6 +95,8 @@ class Fleet {
   [[nodiscard]] std::vector<RouterView> routers();
   [[nodiscard]] std::vector<PeerView> peers();
   [[nodiscard]] ControlCounters& control() { return control_; }
+  [[nodiscard]] std::shared_ptr<const LiveConfig> live() const;
+  void set_live(const Config& config);
 
  private:
   struct Page {
@@ -106,6 +115,8 @@ class Fleet {
   const ProcessManager* manager_;
   const std::uint64_t started_realtime_ns_;
   ControlCounters control_;
+  mutable std::mutex live_mutex_;
+  std::shared_ptr<const LiveConfig> live_;
   std::mutex mutex_;
   std::map<std::uint32_t, Page> ingestd_;  // by shard
   Page publishd_;

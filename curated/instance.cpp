@@ -23,7 +23,6 @@
 
 #include "common/base/mask_url.h"
 #include "common/base/runtime_dir.h"
-#include "curated/config_changes.h"
 
 namespace arancini::curated {
 
@@ -86,12 +85,6 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);  // best effort; children inherit it
 }
 
-std::string join(const std::vector<std::string>& words) {
-  std::string out;
-  for (const std::string& w : words) out += (out.empty() ? "" : ", ") + w;
-  return out;
-}
-
 }  // namespace
 
 Instance::Instance(ConfigFlags flags, Config config, bool supervise)
@@ -128,7 +121,11 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
   if (!exporter) throw StartError(EX_UNAVAILABLE, exporter.error());
   exporter_ = std::move(exporter).value();
   config_.metrics.listen = exporter_->address();
-  auto control = ControlServer::start(config_, *fleet_, log_);
+  auto control = ControlServer::start(
+      config_, *fleet_, log_,
+      {.manager = manager_, .flags = flags_, .loaded = loaded_, .set_log_level = [this](LogLevel level) {
+         log_.set_level(level);
+       }});
   if (!control) throw StartError(EX_CANTCREAT, control.error());
   control_ = std::move(control).value();
 
@@ -136,7 +133,9 @@ Instance::Instance(ConfigFlags flags, Config config, bool supervise)
   if (::sd_watchdog_enabled(0, &watchdog_us) > 0) watchdog_every_ns_ = watchdog_us * 1000U / 3U;
 }
 
-Instance::~Instance() = default;
+Instance::~Instance() {
+  if (reload_.joinable()) reload_.join();
+}
 
 void Instance::lock_folders() {
   const auto lock = [](const std::string& path, const char* flag, const char* name) {
@@ -302,24 +301,24 @@ void Instance::prepare_children() {
   }
 }
 
-void Instance::check_configuration_again() {
-  try {
-    const auto changed = changed_keys(loaded_, load_config(flags_));
-    if (changed.empty()) {
-      log_.info("configuration is valid, nothing changed");
-    } else {
-      log_.warn("configuration is valid; what changed is in force after a restart: {}", join(changed));
-    }
-  } catch (const ConfigError& e) {
-    log_.error("configuration is not valid, the old one stays in force: {}", e.what());
+// Daemons are asked, which takes its time.
+void Instance::reload() {
+  if (reloading_.exchange(true)) {
+    log_.warn("a reload is under way: SIGHUP is ignored");
+    return;
   }
+  if (reload_.joinable()) reload_.join();
+  reload_ = std::thread([this] {
+    control_->reload("signal=SIGHUP");
+    reloading_ = false;
+  });
 }
 
 void Instance::handle_signals() {
   signalfd_siginfo info{};
   while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
     if (info.ssi_signo == SIGHUP) {
-      check_configuration_again();
+      reload();
       continue;
     }
     log_.info("{}", stopping_ ? "asked to stop again: what is left is killed" : "stopping");

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -57,7 +59,7 @@ class Instance {
   void start_publishd_when_nats_answers();
   void add_or_adopt(ChildSpec spec, std::optional<Stray> stray);
   void handle_signals();
-  void check_configuration_again();
+  void reload();
   void announce_when_ready();
   void feed_watchdog();
   void tell_status();
@@ -82,6 +84,8 @@ class Instance {
   std::unique_ptr<Fleet> fleet_;
   std::unique_ptr<Exporter> exporter_;
   std::unique_ptr<ControlServer> control_;
+  std::atomic<bool> reloading_{false};
+  std::thread reload_;
   bool ready_ = false;
   bool stopping_ = false;
   std::uint64_t waiting_since_ns_ = 0;

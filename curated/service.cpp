@@ -20,12 +20,16 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/error.h"
 #include "common/base/local_listener.h"
 #include "common/base/reuseport.h"
 #include "common/base/types.h"
 #include "curated/audit_log.h"
 #include "curated/callers.h"
+#include "curated/reloader.h"
+#include "curated/restarter.h"
 #include "curated/router_diagnosis.h"
+#include "curated/settings_client.h"
 #include "curated/shards_client.h"
 #include "curated/status_message.h"
 
@@ -64,12 +68,18 @@ std::optional<unsigned> number(const std::string& text) {
   return static_cast<unsigned>(std::stoul(text));
 }
 
+std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
+  return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
+}
+
 grpc::Status no_tables() {
   return {grpc::StatusCode::FAILED_PRECONDITION, "curation.enabled = false: there are no tables"};
 }
 
 constexpr auto kLookAgain = std::chrono::milliseconds(100);
 constexpr int kMostWatchers = 16;  // each takes a thread
+constexpr std::uint32_t kRestartTimeoutS = 120;
+constexpr std::uint32_t kDrainTimeoutS = 60;
 constexpr int kMostThreads = 64;
 constexpr int kMostStreams = 32;  // calls of one connection at a time
 
@@ -89,12 +99,30 @@ class Watcher {
 
 class ControlImpl final : public pb::Control::Service {
  public:
-  ControlImpl(const Config& config, Fleet& fleet)
+  ControlImpl(const Config& config, Fleet& fleet, ControlServer::Setup setup)
       : config_(config),
         fleet_(fleet),
+        manager_(setup.manager),
         shards_(config),
         audit_(config.paths.state_dir + "/audit.log", parse_log_level(config.log.level), fleet.control()),
-        callers_(config.control, audit_) {}
+        callers_(config.control, audit_),
+        reloader_(setup.loaded, {.load = [flags = setup.flags] { return load_config(flags); },
+                                 .view = [this] { return fleet_.view(); },
+                                 .prepare =
+                                     [this](const std::string& process, const Config& next) {
+                                       return prepare_settings(socket_of(process), next.file, next.text);
+                                     },
+                                 .commit =
+                                     [this](const std::string& process, const std::string& hash) {
+                                       return commit_settings(socket_of(process), hash);
+                                     },
+                                 .take =
+                                     [this, set_log_level = setup.set_log_level](const Config& next) {
+                                       fleet_.set_live(next);
+                                       const LogLevel level = parse_log_level(next.log.level);
+                                       audit_.set_level(level);
+                                       set_log_level(level);
+                                     }}) {}
 
   [[nodiscard]] Callers& callers() { return callers_; }
   // On TCP; before the first call.
@@ -133,9 +161,7 @@ class ControlImpl final : public pb::Control::Service {
         told = std::move(signature);
         told_at = now;
       }
-      std::unique_lock lock(ending_mutex_);
-      if (ending_.wait_for(lock, std::min(interval, kLookAgain), [this] { return ends_; }))
-        return {grpc::StatusCode::UNAVAILABLE, "curated is stopping"};
+      if (!pause()) return {grpc::StatusCode::UNAVAILABLE, "curated is stopping"};
     }
     return grpc::Status::CANCELLED;
   }
@@ -191,6 +217,36 @@ class ControlImpl final : public pb::Control::Service {
   grpc::Status TakeSnapshot(grpc::ServerContext* context, const pb::TakeSnapshotRequest* request,
                             pb::TakeSnapshotReply* out) override {
     return changing(*context, "TakeSnapshot", *request, *out, [&] { return take_snapshot(*context, *out); });
+  }
+
+  grpc::Status Restart(grpc::ServerContext* context, const pb::RestartRequest* request,
+                       grpc::ServerWriter<pb::RestartProgress>* writer) override {
+    std::string result;
+    return changing(*context, "Restart", *request, result,
+                    [&] { return restart(*context, *request, *writer, result); });
+  }
+
+  grpc::Status Drain(grpc::ServerContext* context, const pb::DrainRequest* request,
+                     pb::DrainReply* out) override {
+    return changing(*context, "Drain", *request, *out, [&] { return drain(*context, *request, *out); });
+  }
+
+  grpc::Status Reload(grpc::ServerContext* context, const pb::ReloadRequest* request,
+                      pb::ReloadReply* out) override {
+    if (request->check_only()) {
+      reload(true, *out);
+      return grpc::Status::OK;
+    }
+    return changing(*context, "Reload", *request, *out, [&] {
+      reload(false, *out);
+      return grpc::Status::OK;
+    });
+  }
+  void reload_by_signal(const std::string& who) {
+    pb::ReloadReply reply;
+    reload(false, reply);
+    const std::string why = problem_in(reply);
+    audit_.add({who, "Reload", "", why.empty() ? "ok" : why, why.empty()}, clock_ns(CLOCK_REALTIME));
   }
 
   grpc::Status ListRouters(grpc::ServerContext*, const pb::ListRoutersRequest*,
@@ -271,7 +327,8 @@ class ControlImpl final : public pb::Control::Service {
   // An address, or a name of [[router]] (which cannot be an address).
   std::optional<NamedRouter> router_of(const std::string& text) {
     if (const auto address = IpAddress::parse(text)) return NamedRouter{*address, {}};
-    for (const RouterEntry& entry : config_.routers.entries) {
+    const auto live = fleet_.live();
+    for (const RouterEntry& entry : live->routers.entries) {
       if (entry.name == text) return NamedRouter{entry.address.address, text};
     }
     // One that was called so when its tables were told.
@@ -302,7 +359,14 @@ class ControlImpl final : public pb::Control::Service {
     return latest_;
   }
 
-  // A call that changes something: refused to those who may only look, and always in the audit log.
+  // A moment of waiting; false: curated ends.
+  bool pause() {
+    std::unique_lock lock(ending_mutex_);
+    return !ending_.wait_for(lock, kLookAgain, [this] { return ends_; });
+  }
+
+  // A call that changes something: refused to those who may only look, and always in the audit log. What came
+  // of it is in `reply`: its problems, or, as text, why it did not end well.
   template <class Reply, class F>
   grpc::Status changing(const grpc::ServerContext& context, const char* command,
                         const google::protobuf::Message& request, const Reply& reply, F&& f) {
@@ -310,14 +374,181 @@ class ControlImpl final : public pb::Control::Service {
     const grpc::Status status = caller.may_change.empty()
                                     ? f()
                                     : grpc::Status(grpc::StatusCode::PERMISSION_DENIED, caller.may_change);
-    std::string result = status.ok() ? "ok" : status.error_message();
-    if (status.ok() && reply.problems_size() > 0) result = problem_text(reply.problems(0));
-    audit_.add({caller.who, command, request.ShortDebugString(), result, result == "ok"},
+    std::string why = status.ok() ? problem_in(reply) : status.error_message();
+    const bool well = status.ok() && why.empty();
+    audit_.add({caller.who, command, request.ShortDebugString(), well ? "ok" : std::move(why), well},
                clock_ns(CLOCK_REALTIME));
     return status;
   }
+  static std::string problem_in(const std::string& text) { return text; }
+  static std::string problem_in(const pb::ReloadReply& reply) {
+    return reply.problems_size() == 0 ? "" : reply.problems(0).process() + ": " + reply.problems(0).text();
+  }
+  template <class Reply>
+  static std::string problem_in(const Reply& reply) {
+    return reply.problems_size() == 0 ? "" : problem_text(reply.problems(0));
+  }
   static std::string problem_text(const pb::ShardProblem& p) {
-    return fmt::format("shard {} is missing: {}", p.shard(), p.text());
+    return fmt::format("shard {}: {}", p.shard(), p.text());
+  }
+
+  grpc::Status restart(const grpc::ServerContext& context, const pb::RestartRequest& request,
+                       grpc::ServerWriter<pb::RestartProgress>& writer, std::string& why) {
+    if (manager_ == nullptr) {
+      return {grpc::StatusCode::FAILED_PRECONDITION,
+              "this curated does not run the daemons: systemctl restart ingestd@0, one after the other"};
+    }
+    if (request.processes().empty() && !request.rolling())
+      return {grpc::StatusCode::INVALID_ARGUMENT, "name processes, or say rolling"};
+    Restarter::Plan plan;
+    plan.needs_snapshot = request.rolling();
+    const std::uint32_t timeout_s = request.timeout_s() == 0 ? kRestartTimeoutS : request.timeout_s();
+    if (timeout_s > 86'400) return {grpc::StatusCode::INVALID_ARGUMENT, "timeout_s must be at most 86400"};
+    plan.timeout_ns = timeout_s * 1'000'000'000ULL;
+    plan.grace_ns = static_cast<std::uint64_t>(fleet_.live()->session_grace_s * 1e9);
+    plan.snapshots = config_.curation.enabled && config_.snapshot.store != SnapshotStoreKind::None;
+    plan.processes.assign(request.processes().begin(), request.processes().end());
+    const FleetView view = fleet_.view();
+    if (plan.processes.empty()) plan.processes = Restarter::rolling(view);
+    if (std::string error = Restarter::unusable(plan.processes, view); !error.empty())
+      return {grpc::StatusCode::INVALID_ARGUMENT, std::move(error)};
+    const std::unique_lock turn(restarting_, std::try_to_lock);
+    if (!turn)
+      return {grpc::StatusCode::FAILED_PRECONDITION, "another restart is under way: wait for its end"};
+    Restarter restarter(
+        {.view = [this] { return fleet_.view(); },
+         .shards = [this] { return shards_.states(); },
+         .snapshot =
+             [&](std::uint32_t shard) { return shards_.snapshot(shard, std::chrono::seconds(timeout_s)); },
+         .restart = [this](const std::string& name) { return manager_->restart(name); },
+         .now_ns = [] { return clock_ns(CLOCK_BOOTTIME); },
+         .pause = [&] { return pause() && !context.IsCancelled(); }});
+    restarter.run(plan, [&](const Restarter::Progress& p) {
+      if (!p.ok) why = p.text;
+      pb::RestartProgress message;
+      message.set_process(p.process);
+      message.set_step(step_of(p.step));
+      message.set_text(p.text);
+      message.set_ok(p.ok);
+      writer.Write(message);
+    });
+    return grpc::Status::OK;
+  }
+
+  static pb::RestartProgress::Step step_of(Restarter::Step step) {
+    switch (step) {
+      case Restarter::Step::Gate: return pb::RestartProgress::GATE;
+      case Restarter::Step::Snapshot: return pb::RestartProgress::SNAPSHOT;
+      case Restarter::Step::Restart: return pb::RestartProgress::RESTART;
+      case Restarter::Step::Wait: return pb::RestartProgress::WAIT;
+      case Restarter::Step::Back: return pb::RestartProgress::BACK;
+      case Restarter::Step::End: return pb::RestartProgress::END;
+    }
+    return pb::RestartProgress::END;
+  }
+
+  grpc::Status drain(const grpc::ServerContext& context, const pb::DrainRequest& request,
+                     pb::DrainReply& out) {
+    std::optional<std::uint32_t> shard;
+    if (request.has_shard()) shard = request.shard();
+    if (shard && *shard >= config_.shards.count) {
+      return {grpc::StatusCode::INVALID_ARGUMENT,
+              fmt::format("there is no shard {}: shards.count is {}", *shard, config_.shards.count)};
+    }
+    const std::uint32_t timeout_s = request.timeout_s() == 0 ? kDrainTimeoutS : request.timeout_s();
+    const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(timeout_s);
+    std::vector<ShardProblem> problems;
+    auto left = shards_.drain(shard, request.undo() ? ShardsClient::Drain::End : ShardsClient::Drain::Begin,
+                              problems);
+    // The first answer is as of before the drain.
+    const auto spilled = [&] {
+      const FleetView view = fleet_.view();
+      return config_.sink.kind == SinkKind::Journal ? 0 : metric(view.publish, PublishMetric::JournalBytes);
+    };
+    std::uint64_t journal_bytes = 0;
+    while (problems.empty()) {
+      left = shards_.drain(shard, ShardsClient::Drain::Look, problems);
+      journal_bytes = spilled();
+      const bool done = std::ranges::all_of(left, [&](const DrainLeft& l) {
+        return request.undo() ? !l.draining : l.empty() && journal_bytes == 0;
+      });
+      if (done) break;
+      if (std::chrono::steady_clock::now() >= until) {
+        add_what_is_left(left, journal_bytes, problems);
+        break;
+      }
+      if (context.IsCancelled())
+        return {grpc::StatusCode::CANCELLED, "nobody waits any more; the drain stays"};
+      if (!pause()) return {grpc::StatusCode::UNAVAILABLE, "curated is stopping; the drain stays"};
+    }
+    out.set_journal_bytes(journal_bytes);
+    for (const DrainLeft& l : left) {
+      auto* to = out.add_shards();
+      to->set_shard(l.shard);
+      to->set_draining(l.draining);
+      to->set_empty(l.empty() && journal_bytes == 0);
+      to->set_ring_used_bytes(l.ring_used_bytes);
+      to->set_sessions_blocked(l.sessions_blocked);
+      to->set_sessions(l.sessions);
+    }
+    add_problems(problems, out);
+    return grpc::Status::OK;
+  }
+
+  [[nodiscard]] std::string socket_of(const std::string& process) const {
+    if (process == "publishd") return config_.log_path();
+    const auto shard = number(process.substr(process.find('@') + 1));
+    return config_.ingestd_control_path(shard.value_or(0));
+  }
+
+  void reload(bool check_only, pb::ReloadReply& out) {
+    const Reloader::Outcome outcome = reloader_.reload(check_only);
+    out.set_ok(outcome.ok);
+    out.set_hash(outcome.hash);
+    std::string applied;
+    for (const std::string& key : outcome.applied) {
+      out.add_applied(key);
+      applied += (applied.empty() ? "" : ", ") + key;
+    }
+    std::string waiting;
+    for (const auto& [key, processes] : outcome.needs_restart) {
+      auto* to = out.add_needs_restart();
+      to->set_key(key);
+      to->mutable_processes()->Assign(processes.begin(), processes.end());
+      waiting += (waiting.empty() ? "" : ", ") + key;
+    }
+    for (const auto& [process, text] : outcome.problems) {
+      auto* to = out.add_problems();
+      to->set_process(process);
+      to->set_text(text);
+    }
+    for (const std::string& note : outcome.notes) out.add_notes(note);
+    if (check_only) return;
+    if (!outcome.ok) {
+      audit_.say(LogLevel::Error,
+                 fmt::format("{} ({}): {}", arancini::to_string(ErrorCode::ReloadRefused),
+                             static_cast<unsigned>(ErrorCode::ReloadRefused), problem_in(out)));
+      return;
+    }
+    audit_.say(LogLevel::Info,
+               applied.empty() && waiting.empty()
+                   ? std::string("configuration is valid, nothing changed")
+                   : "configuration is valid; in force now: " + (applied.empty() ? "nothing" : applied));
+    if (!waiting.empty()) audit_.say(LogLevel::Warn, "in force after a restart: " + waiting);
+  }
+
+  static void add_what_is_left(const std::vector<DrainLeft>& left, std::uint64_t journal_bytes,
+                               std::vector<ShardProblem>& problems) {
+    for (const DrainLeft& l : left) {
+      if (l.empty() && journal_bytes == 0) continue;
+      problems.push_back(
+          {l.shard, fmt::format("{} ({}): {} bytes in its ring are not acked, {} sessions wait for "
+                                "room in it, {} bytes are in the journal; does the broker take "
+                                "them? see: aranctl status",
+                                arancini::to_string(ErrorCode::DrainFailed),
+                                static_cast<unsigned>(ErrorCode::DrainFailed), l.ring_used_bytes,
+                                l.sessions_blocked, journal_bytes)});
+    }
   }
 
   grpc::Status dump(grpc::ServerContext& context, const pb::DumpRequest& request, pb::DumpReply& out) {
@@ -374,11 +605,14 @@ class ControlImpl final : public pb::Control::Service {
 
   const Config& config_;
   Fleet& fleet_;
+  ProcessManager* const manager_;
   const ShardsClient shards_;
   AuditLog audit_;
   Callers callers_;
+  Reloader reloader_;
   std::string tcp_address_;
   std::atomic<int> watchers_{0};
+  std::mutex restarting_;
   std::mutex latest_mutex_;  // of the next two
   std::shared_ptr<const pb::Status> latest_;
   std::chrono::steady_clock::time_point latest_at_;
@@ -390,7 +624,7 @@ class ControlImpl final : public pb::Control::Service {
 }  // namespace
 
 struct ControlServer::State {
-  State(const Config& config, Fleet& fleet) : service(config, fleet) {}
+  State(const Config& config, Fleet& fleet, Setup setup) : service(config, fleet, std::move(setup)) {}
   ControlImpl service;
   std::optional<LocalListener> listener;
   std::unique_ptr<grpc::Server> server;
@@ -425,8 +659,8 @@ ControlServer::~ControlServer() {
 }
 
 Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const Config& config, Fleet& fleet,
-                                                                         Logger& log) {
-  auto state = std::make_unique<State>(config, fleet);
+                                                                         Logger& log, Setup setup) {
+  auto state = std::make_unique<State>(config, fleet, std::move(setup));
   auto listener = LocalListener::open(config.control_path(), "control", log);
   if (!listener) return Err{listener.error()};
   state->listener.emplace(std::move(listener).value());
@@ -472,6 +706,10 @@ Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const C
 
 int ControlServer::poll_fd() const {
   return state_->listener->poll_fd(clock_ns(CLOCK_BOOTTIME));
+}
+
+void ControlServer::reload(const std::string& who) {
+  state_->service.reload_by_signal(who);
 }
 
 void ControlServer::accept_callers() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,10 +17,16 @@ namespace arancini::curated {
 // which knows who calls before gRPC reads a byte.
 class ControlServer {
  public:
+  struct Setup {
+    ProcessManager* manager = nullptr;  // borrowed; null: the daemons are somebody else's to restart
+    ConfigFlags flags;                  // as curated was started with
+    Config loaded;                      // what came of them, before ports were chosen
+    std::function<void(LogLevel)> set_log_level = [](LogLevel) {};  // of curated's other loggers; any thread
+  };
   // Borrows all. `config` says what is in force (ports resolved). Replaces a socket that a dead curated left
   // at config.control_path(). The error is one line for the operator.
   static Result<std::unique_ptr<ControlServer>, std::string> start(const Config& config, Fleet& fleet,
-                                                                   Logger& log);
+                                                                   Logger& log, Setup setup);
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
@@ -29,6 +36,8 @@ class ControlServer {
   [[nodiscard]] int poll_fd() const;
   // Refuses whoever is neither root, nor this user, nor in this process's group, and says so in the log.
   void accept_callers();
+  // What the RPC Reload does, for a signal; the log says what came of it. Any thread, takes seconds.
+  void reload(const std::string& who);
 
  private:
   struct State;

@@ -24,6 +24,7 @@ namespace pb = shard::v1;
 
 // Within which a shard says how it is; one that hangs must not keep the operator from seeing that.
 constexpr auto kStatePatience = std::chrono::milliseconds(500);
+constexpr auto kDrainPatience = std::chrono::seconds(3);
 constexpr auto kLookupPatience = std::chrono::seconds(60);
 // A dump waits for the log, a snapshot until what is in it is durable.
 constexpr auto kLongPatience = std::chrono::hours(1);
@@ -221,6 +222,41 @@ std::vector<SnapshotDone> ShardsClient::snapshot(const Cancelled& cancelled,
       out.push_back({k, r.name(), r.routes(), r.bytes(), r.duration_ms(), r.longest_pause_us()});
     } else {
       problems.push_back({k, problem_text(statuses[k])});
+    }
+  }
+  return out;
+}
+
+Result<SnapshotDone, std::string> ShardsClient::snapshot(std::uint32_t shard,
+                                                         std::chrono::seconds patience) const {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + patience);
+  pb::SnapshotReply r;
+  const grpc::Status status = stub_of(config_, shard)->Snapshot(&context, {}, &r);
+  if (!status.ok()) return Err{problem_text(status)};
+  return SnapshotDone{shard, r.name(), r.routes(), r.bytes(), r.duration_ms(), r.longest_pause_us()};
+}
+
+std::vector<DrainLeft> ShardsClient::drain(std::optional<std::uint32_t> shard, Drain action,
+                                           std::vector<ShardProblem>& problems) const {
+  pb::DrainRequest request;
+  request.set_action(action == Drain::Begin ? pb::DrainRequest::BEGIN
+                     : action == Drain::End ? pb::DrainRequest::END
+                                            : pb::DrainRequest::LOOK);
+  const std::uint32_t first = shard.value_or(0);
+  std::vector<pb::DrainReply> replies(shard ? 1 : config_.shards.count);
+  const auto count = static_cast<std::uint32_t>(replies.size());
+  const auto statuses =
+      ask_all(count, kDrainPatience, {}, [&](std::uint32_t i, grpc::ClientContext& context) {
+        return stub_of(config_, first + i)->Drain(&context, request, &replies[i]);
+      });
+  std::vector<DrainLeft> out;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const pb::DrainReply& r = replies[i];
+    if (statuses[i].ok()) {
+      out.push_back({first + i, r.draining(), r.sessions_blocked(), r.ring_used_bytes(), r.sessions()});
+    } else {
+      problems.push_back({first + i, problem_text(statuses[i])});
     }
   }
   return out;

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +57,15 @@ struct SnapshotDone {
   std::uint64_t routes = 0, bytes = 0, duration_ms = 0, longest_pause_us = 0;
 };
 
+struct DrainLeft {
+  std::uint32_t shard = 0;
+  bool draining = false;
+  std::uint32_t sessions_blocked = 0;  // with a message that waits for room in the ring
+  std::uint64_t ring_used_bytes = 0;   // not acked
+  std::uint64_t sessions = 0;
+  [[nodiscard]] bool empty() const { return draining && sessions_blocked == 0 && ring_used_bytes == 0; }
+};
+
 class ShardsClient {
  public:
   using Cancelled = std::function<bool()>;  // nobody waits for the answer any more
@@ -69,6 +80,13 @@ class ShardsClient {
                                            std::vector<ShardProblem>& problems) const;
   [[nodiscard]] std::vector<SnapshotDone> snapshot(const Cancelled& cancelled,
                                                    std::vector<ShardProblem>& problems) const;
+  // Of one shard; the error is one line.
+  [[nodiscard]] Result<SnapshotDone, std::string> snapshot(std::uint32_t shard,
+                                                           std::chrono::seconds patience) const;
+  enum class Drain : std::uint8_t { Look, Begin, End };
+  // Of one shard, or of all; returns at once.
+  [[nodiscard]] std::vector<DrainLeft> drain(std::optional<std::uint32_t> shard, Drain action,
+                                             std::vector<ShardProblem>& problems) const;
 
  private:
   const Config& config_;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <string>
 
 #include "common/base/error.h"
@@ -66,8 +67,7 @@ control::v1::Status status_message(const Config& config, Fleet& fleet, const Sha
     to->set_restarts(p.restarts);
     to->set_detail(p.detail);
     const bool ours = p.name == "publishd" || p.name.starts_with("ingestd@");
-    if (ours && !p.version.empty() && p.version != ARANCINI_VERSION)
-      out.add_version_differs(fmt::format("{} {}", p.name, p.version));
+    if (ours && !p.version.empty() && p.version != ARANCINI_VERSION) out.add_version_differs(p.name);
     if (p.name == "curated") out.set_uptime_s(p.uptime_s);
   }
   const std::vector<ShardAnswer> answers = shards.states();
@@ -84,6 +84,9 @@ control::v1::Status status_message(const Config& config, Fleet& fleet, const Sha
     to->set_ring_used_bytes(s.value(IngestMetric::RingUsedBytes));
     to->set_ring_capacity_bytes(s.value(IngestMetric::RingCapacityBytes));
     to->set_ring_state(s.ring_state);
+    to->set_draining(std::ranges::any_of(view.processes, [&](const ProcessView& p) {
+      return p.verdict == Verdict::Draining && p.name == fmt::format("ingestd@{}", s.shard);
+    }));
   }
   return out;
 }

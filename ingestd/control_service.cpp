@@ -19,8 +19,11 @@
 
 #include "common/base/local_listener.h"
 #include "common/schema/batch_expander.h"
+#include "common/settings/settings_service.h"
+#include "ingestd/drain_task.h"
 #include "ingestd/dump_task.h"
 #include "ingestd/lookup_task.h"
+#include "ingestd/rules_task.h"
 
 namespace arancini::ingestd {
 
@@ -34,6 +37,7 @@ grpc::Status not_restored(const ShardState& state) {
 }
 
 constexpr std::size_t kReplyBytes = 256 * 1024;  // of routes in one message
+constexpr auto kPostPatience = std::chrono::seconds(2);
 constexpr auto kLookAgain = std::chrono::microseconds(500);
 
 std::optional<IpAddress> address_of(const std::string& bytes) {
@@ -49,8 +53,8 @@ grpc::Status busy() {
 
 class ShardImpl final : public pb::Shard::Service {
  public:
-  ShardImpl(HotTasks& tasks, const WriterId& writer, ControlService::Hooks hooks)
-      : tasks_(tasks), writer_(writer), hooks_(std::move(hooks)) {}
+  ShardImpl(HotTasks& tasks, Drainable& sessions, const WriterId& writer, ControlService::Hooks hooks)
+      : tasks_(tasks), sessions_(sessions), writer_(writer), hooks_(std::move(hooks)) {}
 
   grpc::Status GetState(grpc::ServerContext*, const pb::GetStateRequest*, pb::State* out) override {
     const ShardState state = hooks_.state();
@@ -134,6 +138,21 @@ class ShardImpl final : public pb::Shard::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Drain(grpc::ServerContext* context, const pb::DrainRequest* request,
+                     pb::DrainReply* out) override {
+    DrainTask task(sessions_, request->action() == pb::DrainRequest::BEGIN ? DrainTask::Action::Begin
+                              : request->action() == pb::DrainRequest::END ? DrainTask::Action::End
+                                                                           : DrainTask::Action::Look);
+    if (!tasks_.post(task)) return busy();
+    wait(task, *context, [] {});
+    if (task.cancelled()) return grpc::Status::CANCELLED;
+    out->set_draining(task.left().draining);
+    out->set_sessions_blocked(task.left().sessions_blocked);
+    out->set_ring_used_bytes(task.left().ring_used_bytes);
+    out->set_sessions(task.left().sessions);
+    return grpc::Status::OK;
+  }
+
   grpc::Status Snapshot(grpc::ServerContext*, const pb::SnapshotRequest*, pb::SnapshotReply* out) override {
     const auto taken = hooks_.take_snapshot();
     if (!taken) return {grpc::StatusCode::FAILED_PRECONDITION, taken.error()};
@@ -180,6 +199,7 @@ class ShardImpl final : public pb::Shard::Service {
   }
 
   HotTasks& tasks_;
+  Drainable& sessions_;
   const WriterId writer_;
   const ControlService::Hooks hooks_;
   std::timed_mutex lookups_;
@@ -188,10 +208,14 @@ class ShardImpl final : public pb::Shard::Service {
 }  // namespace
 
 struct ControlService::State {
-  State(const Options& options, HotTasks& tasks, const Clock& time_source, Hooks hooks)
-      : service(tasks, options.writer, std::move(hooks)),
+  State(const Options& options, HotTasks& tasks, Drainable& sessions, const Clock& time_source, Hooks hooks)
+      : hot_tasks(tasks),
+        reload_rest(hooks.reload),
+        service(tasks, sessions, options.writer, std::move(hooks)),
+        settings(options.flags, options.config, Daemon::Ingestd,
+                 [this](const Config& next) { return reload(next); }),
         clock(time_source),
-        log(options.log_name, options.log_level),
+        log(options.log_name, parse_log_level(options.config.log.level)),
         stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
   void accept_callers() {
@@ -204,7 +228,24 @@ struct ControlService::State {
     }
   }
 
+  // Puts `next` in force; why not, in one line.
+  std::string reload(const Config& next) {
+    RulesTask task(next);
+    const auto until = std::chrono::steady_clock::now() + kPostPatience;
+    while (!hot_tasks.post(task)) {
+      if (std::chrono::steady_clock::now() >= until) return busy().error_message();
+      std::this_thread::sleep_for(kLookAgain);
+    }
+    while (!hot_tasks.done(task)) std::this_thread::sleep_for(kLookAgain);
+    log.set_level(parse_log_level(next.log.level));
+    reload_rest(next);
+    return "";
+  }
+
+  HotTasks& hot_tasks;
+  const std::function<void(const Config&)> reload_rest;
   ShardImpl service;
+  SettingsService settings;
   const Clock& clock;
   Logger log;  // of the accepting thread
   Fd stop;
@@ -225,15 +266,17 @@ ControlService::~ControlService() {
 
 Result<std::unique_ptr<ControlService>, std::string> ControlService::start(const Options& options,
                                                                            HotTasks& tasks,
+                                                                           Drainable& sessions,
                                                                            const Clock& clock, Hooks hooks) {
-  auto state = std::make_unique<State>(options, tasks, clock, std::move(hooks));
+  auto state = std::make_unique<State>(options, tasks, sessions, clock, std::move(hooks));
   if (!state->stop) return Err{std::string("no descriptor for the control service")};
   auto listener = LocalListener::open(options.path, "control", state->log);
   if (!listener) return Err{listener.error()};
   state->listener.emplace(std::move(listener).value());
   grpc::ServerBuilder builder;
   builder.RegisterService(&state->service);
-  builder.SetMaxReceiveMessageSize(1 << 20);
+  builder.RegisterService(&state->settings);
+  builder.SetMaxReceiveMessageSize(2 << 20);  // a configuration has at most 1 MiB
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
   state->server = builder.BuildAndStart();
   if (!state->server) return Err{std::string("gRPC server did not start")};

@@ -6,9 +6,11 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/config.h"
 #include "common/base/log.h"
 #include "common/base/result.h"
 #include "common/base/types.h"
+#include "ingestd/drain_task.h"
 #include "ingestd/hot_task.h"
 
 namespace arancini::ingestd {
@@ -30,24 +32,28 @@ struct SnapshotTaken {
   std::uint64_t longest_pause_us = 0;
 };
 
-// arancini.shard.v1 on Config::ingestd_control_path(): look-ups, dumps and snapshots for curated. Calls run
-// on gRPC's threads and post tasks to the hot thread; a thread of its own accepts callers and looks who they
-// are.
+// arancini.shard.v1 and arancini.settings.v1 on Config::ingestd_control_path(): look-ups, dumps, snapshots,
+// drains and reloads for curated. Calls run on gRPC's threads and post tasks to the hot thread; a thread of
+// its own accepts callers and looks who they are.
 class ControlService {
  public:
   struct Hooks {  // called from any thread
     std::function<ShardState()> state;
     std::function<Result<SnapshotTaken, std::string>()> take_snapshot;
+    std::function<void(const Config&)> reload;  // what lies outside of the shard's tables
   };
   struct Options {
     std::string path;
     WriterId writer;  // of the ring
     std::string log_name = "ingestd";
-    LogLevel log_level = LogLevel::Info;
+    ConfigFlags flags;  // as the process was started
+    Config config;      // what came of them
   };
-  // `tasks` and `clock` are borrowed. Threads inherit the cores of the caller. The error is one line.
+  // `tasks`, `sessions` and `clock` are borrowed. Threads inherit the cores of the caller. The error is one
+  // line.
   static Result<std::unique_ptr<ControlService>, std::string> start(const Options& options, HotTasks& tasks,
-                                                                    const Clock& clock, Hooks hooks);
+                                                                    Drainable& sessions, const Clock& clock,
+                                                                    Hooks hooks);
   // Ends the calls: while the hot thread runs, or after HotTasks::finish().
   ~ControlService();
   ControlService(const ControlService&) = delete;

@@ -25,8 +25,12 @@ constexpr std::uint64_t kOwedCheckNs = 1'000'000'000;
 
 Dump::Dump(ShardContext& context, PeerTable& peers, Barriers& barriers)
     : context_(context), peers_(peers), barriers_(barriers), asked_(context.ring.dump_answered()) {
-  if (context_.dump_interval_ns != 0)
-    next_due_ns_ = next_deadline_ns_ = context_.now_ns + context_.dump_interval_ns;
+  interval_changed();
+  next_deadline_ns_ = next_due_ns_;
+}
+
+void Dump::interval_changed() {
+  next_due_ns_ = context_.dump_interval_ns == 0 ? 0 : context_.now_ns + context_.dump_interval_ns;
 }
 
 void Dump::request_all(DumpWaiter* waiter) {

@@ -39,6 +39,8 @@ class Dump {
   // tables again, or had the time for it (grace time, then the re-syncs' timeout). Should this process end
   // before, its successor dumps at once.
   void owe_all();
+  // `dump.interval_s` has changed: the next one comes an interval from now, or none does.
+  void interval_changed();
   // The dumps go on, nobody waits.
   void forget(const DumpWaiter& waiter);
 

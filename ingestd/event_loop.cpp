@@ -111,6 +111,7 @@ void EventLoop::adopt(Fd fd) {
     return;
   }
   session->id = sink_.open_session(remote.address, remote.port);
+  if (draining_) hold(*session);
 }
 
 EventLoop::Session* EventLoop::add_session(Fd socket, const Remote& remote) {
@@ -157,6 +158,7 @@ void EventLoop::take_inherited() {
     }
     ++kept;
     session->id = *taken.id;
+    if (draining_) hold(*session);
     session->framer.begin_at(was.stream_offset);
     after_feed(*session, session->framer.feed(was.pending, deliver_to(*session)));
   }
@@ -227,8 +229,37 @@ void EventLoop::throttle(Session& session) {
 // `session` stays in throttled_: who calls takes it out.
 void EventLoop::unthrottle(Session& session) {
   session.throttled = false;
+  if (session.held) return;
   sink_.set_throttled(session.id, false);
   if (session.connection != kNoConnection && !stopping_) backend_->resume(session.connection);
+}
+
+void EventLoop::hold(Session& session) {
+  session.held = true;
+  if (session.throttled) return;
+  if (session.connection != kNoConnection) backend_->pause(session.connection);
+  sink_.set_throttled(session.id, true);
+}
+
+void EventLoop::release(Session& session) {
+  session.held = false;
+  if (!session.throttled) unthrottle(session);
+}
+
+void EventLoop::begin_or_end_drain() {
+  if (drain_wanted_ == draining_) return;
+  draining_ = drain_wanted_;
+  log_.info("{}",
+            draining_ ? "draining: nothing is accepted or read from routers" : "drain undone: reading again");
+  stats_.set_state(draining_ ? shm::ProcessState::Draining : shm::ProcessState::Running);
+  for (const int fd : listeners_) {
+    if (draining_) {
+      backend_->remove_listener(fd);
+    } else if (!backend_->add_listener(fd)) {
+      log_.error("cannot watch listener {}: {}", fd, std::strerror(errno));
+    }
+  }
+  for (const auto& session : sessions_) draining_ ? hold(*session) : release(*session);
 }
 
 void EventLoop::retry_throttled() {
@@ -340,6 +371,7 @@ void EventLoop::run_once() {
   retry_throttled();
   work_ = sink_.do_work();
   if (inherited_) take_inherited();
+  begin_or_end_drain();
   close_unwanted();
   sink_.publish();
   if (const std::uint64_t since = std::exchange(data_since_ns_, 0); since != 0)

@@ -13,6 +13,7 @@
 #include "common/base/config.h"
 #include "common/base/log.h"
 #include "common/metrics/stats_file.h"
+#include "ingestd/drain_task.h"
 #include "ingestd/handover.h"
 #include "ingestd/io_backend.h"
 #include "ingestd/listener.h"
@@ -63,7 +64,7 @@ class SessionKeeper {
 //
 // A session whose message finds no room in the ring is paused; what it had in flight is kept and tried again
 // every millisecond. TCP then slows its router down, the others go on.
-class EventLoop final : private IoHandler, private HandoverEvents {
+class EventLoop final : public Drainable, private IoHandler, private HandoverEvents {
  public:
   struct Options {
     std::uint32_t shard = 0;
@@ -112,6 +113,12 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   void run();
   void request_stop() { stop_requested_ = true; }
 
+  void drain(bool on) noexcept override { drain_wanted_ = on; }
+  [[nodiscard]] bool draining() const noexcept override { return draining_; }
+  [[nodiscard]] std::uint32_t blocked_sessions() const noexcept override {
+    return static_cast<std::uint32_t>(throttled_.size());
+  }
+
   [[nodiscard]] IoBackend& backend() { return *backend_; }
   [[nodiscard]] std::size_t open_sessions() const { return sessions_.size(); }
 
@@ -128,6 +135,7 @@ class EventLoop final : private IoHandler, private HandoverEvents {
     int end_error = 0;      // errno of the end
     std::size_t index = 0;  // in sessions_
     bool throttled = false;
+    bool held = false;  // not read while the shard drains
   };
 
   void on_accept(Fd fd) noexcept override;
@@ -147,6 +155,9 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   void after_feed(Session& session, Framer::Status status);
   void throttle(Session& session);
   void unthrottle(Session& session);
+  void hold(Session& session);
+  void release(Session& session);
+  void begin_or_end_drain();
   void retry_throttled();
   void close_unwanted();
   // Ends a session whose bytes are all applied, or whose framing is lost.
@@ -192,6 +203,8 @@ class EventLoop final : private IoHandler, private HandoverEvents {
   std::uint64_t next_heartbeat_ns_ = 0;
   std::uint64_t stop_by_ns_ = 0;
   std::size_t trim_next_ = 0;
+  bool drain_wanted_ = false;
+  bool draining_ = false;
   bool stop_requested_ = false;
   bool stopping_ = false;
   LogLimiter error_lines_;

@@ -139,6 +139,12 @@ ControlService::Hooks control_hooks(Instance& instance) {
     }
     return state;
   };
+  hooks.reload = [&instance](const Config& next) {
+    const LogLevel level = parse_log_level(next.log.level);
+    instance.log.set_level(level);
+    instance.snapshot_log.set_level(level);
+    if (instance.snapshots) instance.snapshots->set_interval(next.snapshot.interval_s);
+  };
   hooks.take_snapshot = [&instance]() -> Result<SnapshotTaken, std::string> {
     if (!instance.snapshots) {
       return Err{instance.config.snapshot.store == SnapshotStoreKind::None
@@ -316,8 +322,9 @@ void run(const Arguments& arguments, const Config& config, Fd signals) {
   auto control = ControlService::start({.path = config.ingestd_control_path(shard),
                                         .writer = instance.ring.writer_id(),
                                         .log_name = fmt::format("ingestd@{}", shard),
-                                        .log_level = parse_log_level(config.log.level)},
-                                       instance.shard.tasks(), clock, control_hooks(instance));
+                                        .flags = arguments.flags,
+                                        .config = config},
+                                       instance.shard.tasks(), loop, clock, control_hooks(instance));
   if (!control) throw StartError(EX_CANTCREAT, control.error());
 
   // Last: threads inherit the cores of the one that makes them, and only the hot one belongs here.

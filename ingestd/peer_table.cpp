@@ -134,14 +134,18 @@ Router* PeerTable::router(const IpAddress& address, std::string_view name) {
   auto router = std::make_unique<Router>();
   router->address = address;
   router->name = key.name;
-  router->entry = context_.rules.named(address, name);
-  router->max_sessions = context_.rules.sessions_of(router->entry);
-  if (const std::uint64_t most = context_.rules.routes_of(router->entry); most != 0)
-    router->limit.routes = most;
+  apply_rules(*router);
   router->row = row;
   router->serial = next_router_serial_++;
   router_rows_[row] = router.get();
   return routers_.emplace(std::move(key), std::move(router)).first->second.get();
+}
+
+void PeerTable::apply_rules(Router& router) const {
+  router.entry = context_.rules.named(router.address, router.name);
+  router.max_sessions = context_.rules.sessions_of(router.entry);
+  const std::uint64_t most = context_.rules.routes_of(router.entry);
+  router.limit.routes = most != 0 ? most : RouteLimit{}.routes;
 }
 
 Router* PeerTable::find_router(const RouterKey& key) {

@@ -307,6 +307,13 @@ class PeerTable {
       if (router != nullptr) f(*router);
     }
   }
+  // The rules are new: the router's entry, limits and tags are theirs.
+  void apply_rules(Router& router) const;
+  // For those who visit routers and sessions in slices: rows and ids keep what they stand for while it is
+  // there.
+  [[nodiscard]] std::size_t router_rows() const { return router_rows_.size(); }
+  [[nodiscard]] Router* router_at(std::size_t row) const { return router_rows_[row]; }
+  [[nodiscard]] std::size_t session_ids() const { return sessions_.size(); }
   // Null: it is not there (any more).
   [[nodiscard]] Router* find_router(const RouterKey& key);
   // For those who visit the views in slices: a view keeps its row while it is there, and row numbers may be

@@ -185,6 +185,10 @@ void Recorder::dump_asked(const IpAddress* router) noexcept {
   put(router == nullptr ? IpAddress{}.bytes : router->bytes);
 }
 
+void Recorder::reloaded() noexcept {
+  give_up("the configuration was reloaded, and a recording has that of its beginning");
+}
+
 void Recorder::restoring(bool restoring) noexcept {
   begin(Entry::SetRestoring);
   put(static_cast<std::uint8_t>(restoring));

@@ -64,6 +64,7 @@ class Recorder final : public Clock, public RingWriter::Witness, public ShardWit
   std::uint64_t saw(Field field, std::uint64_t value) noexcept override;
 
   void dump_asked(const IpAddress* router) noexcept override;
+  void reloaded() noexcept override;
   void restoring(bool restoring) noexcept override;
   void restore_batch(const RestoreBatch& batch) noexcept override;
   void adopted(std::span<const std::byte> restart_state) noexcept override;

@@ -31,12 +31,17 @@ struct ShardContext {
         attributes(pool),
         rules(config.routers),
         curate(config.curation.enabled),
-        drop_newest(config.ring.when_full == WhenRingFull::DropNewest),
-        grace_ns(to_ns(config.curation.session_grace_s)),
-        resync_timeout_ns(to_ns(config.curation.resync_timeout_s)),
-        resync_settle_ns(to_ns(config.curation.resync_settle_s)),
-        dump_interval_ns(to_ns(config.dump.interval_s)) {
+        drop_newest(config.ring.when_full == WhenRingFull::DropNewest) {
+    set_timers(config);
     read_clock();
+  }
+
+  // What may change while the shard runs.
+  void set_timers(const Config& config) {
+    grace_ns = to_ns(config.curation.session_grace_s);
+    resync_timeout_ns = to_ns(config.curation.resync_timeout_s);
+    resync_settle_ns = to_ns(config.curation.resync_settle_s);
+    dump_interval_ns = to_ns(config.dump.interval_s);
   }
 
   void read_clock() {
@@ -51,15 +56,15 @@ struct ShardContext {
   const Clock& clock;
   SegmentPool pool;
   AttributeStore attributes;
-  const RouterRules& rules;  // of the configuration, which outlives the shard
+  RouterRules rules;  // routers point to its entries
   // False: what comes is forwarded as it is, and there are no tables.
   const bool curate;
   // What finds no room in the ring is applied and not told, instead of making the session wait.
   const bool drop_newest;
-  const std::uint64_t grace_ns;
-  const std::uint64_t resync_timeout_ns;
-  const std::uint64_t resync_settle_ns;
-  const std::uint64_t dump_interval_ns;  // 0: only on demand
+  std::uint64_t grace_ns = 0;
+  std::uint64_t resync_timeout_ns = 0;
+  std::uint64_t resync_settle_ns = 0;
+  std::uint64_t dump_interval_ns = 0;  // 0: only on demand
 
   ShardWitness* witness = nullptr;  // borrowed; of recordings
   std::uint64_t now_ns = 0;         // CLOCK_BOOTTIME, as of the last read_clock()

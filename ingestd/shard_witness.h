@@ -15,6 +15,8 @@ class ShardWitness {
   virtual ~ShardWitness() = default;
   // A dump was asked for: of a router, or (null) of all.
   virtual void dump_asked(const IpAddress* router) noexcept = 0;
+  // Rules and timers are not those of the beginning any more.
+  virtual void reloaded() noexcept = 0;
   // The tables are not yet what was told (true), or so they are.
   virtual void restoring(bool restoring) noexcept = 0;
   // A batch of a restore begins to be applied.

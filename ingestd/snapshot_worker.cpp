@@ -31,6 +31,10 @@ bool wait_readable(int a, int b, int timeout_ms) {
   return ::poll(fds, 2, timeout_ms) > 0;
 }
 
+std::uint64_t to_ns(double seconds) {
+  return static_cast<std::uint64_t>(seconds * 1e9);
+}
+
 }  // namespace
 
 SnapshotWorker::SnapshotWorker(const Options& options, std::unique_ptr<snapshot::SnapshotStore> store,
@@ -44,7 +48,8 @@ SnapshotWorker::SnapshotWorker(const Options& options, std::unique_ptr<snapshot:
       log_(log),
       clock_(clock),
       task_(tasks, stats.router_capacity()),
-      stop_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+      stop_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      interval_ns_(to_ns(options.interval_s)) {
   if (!stop_fd_) throw std::system_error(errno, std::generic_category(), "eventfd");
 }
 
@@ -53,10 +58,16 @@ SnapshotWorker::~SnapshotWorker() {
 }
 
 void SnapshotWorker::start() {
-  const auto interval_ns = static_cast<std::uint64_t>(options_.interval_s * 1e9);
   // Shards of one machine take turns.
-  due_ns_ = clock_.boottime_ns() + interval_ns * (options_.shard + 1) / std::max(options_.shard_count, 1U);
+  due_ns_ = clock_.boottime_ns() + interval_ns_ * (options_.shard + 1) / std::max(options_.shard_count, 1U);
   thread_ = std::thread([this] { run(); });
+}
+
+void SnapshotWorker::set_interval(double interval_s) {
+  const std::lock_guard lock(mutex_);
+  interval_ns_ = to_ns(interval_s);
+  due_ns_ = clock_.boottime_ns() + interval_ns_;
+  changed_.notify_all();
 }
 
 void SnapshotWorker::stop() {
@@ -102,7 +113,7 @@ bool SnapshotWorker::wait_for_work() {
   for (;;) {
     if (stop_) return false;
     if (wanted_ > answered_) return true;
-    if (options_.interval_s == 0) {
+    if (interval_ns_ == 0) {
       changed_.wait(lock);
       continue;
     }
@@ -123,10 +134,9 @@ void SnapshotWorker::run() {
     const std::uint64_t began_ns = clock_.boottime_ns();
     const Taken taken = take_one();
     publish(taken);
-    const auto interval_ns = static_cast<std::uint64_t>(options_.interval_s * 1e9);
-    while (interval_ns > 0 && due_ns_ <= began_ns) due_ns_ += interval_ns;
-    if (taken == Taken::Restoring) due_ns_ = std::min(due_ns_, clock_.boottime_ns() + kSoonNs);
     const std::lock_guard lock(mutex_);
+    while (interval_ns_ > 0 && due_ns_ <= began_ns) due_ns_ += interval_ns_;
+    if (taken == Taken::Restoring) due_ns_ = std::min(due_ns_, clock_.boottime_ns() + kSoonNs);
     answered_ = wanted;
     answered_well_ = taken == Taken::InForce || taken == Taken::Unchanged;
     answer_ = taken == Taken::Restoring ? "the tables are being restored" : failure_;

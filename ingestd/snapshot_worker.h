@@ -56,6 +56,9 @@ class SnapshotWorker {
   // The present snapshot is given up. While the hot thread runs, or after HotTasks::finish().
   void stop();
 
+  // Any thread: the next one comes an interval from now; 0: on demand only.
+  void set_interval(double interval_s);
+
   [[nodiscard]] SnapshotState state() const;
   // Any thread: a snapshot that begins after this call; returns when it is in force. The error is one line.
   Result<SnapshotState, std::string> take(std::uint64_t timeout_ns);
@@ -94,7 +97,6 @@ class SnapshotWorker {
   Fd stop_fd_;
 
   // The worker's own.
-  std::uint64_t due_ns_ = 0;  // boot time
   // Of the last one that is there. One that fails leaves its number to the next try: the same failure has the
   // same text.
   std::uint64_t number_ = 0;
@@ -107,6 +109,8 @@ class SnapshotWorker {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   SnapshotState state_;
+  std::uint64_t interval_ns_;   // 0: on demand only
+  std::uint64_t due_ns_ = 0;    // boot time
   std::uint64_t wanted_ = 0;    // calls of take()
   std::uint64_t answered_ = 0;  // of those
   bool answered_well_ = false;

@@ -36,8 +36,9 @@ std::unique_ptr<Journal> make_journal(const Config& config, Wake& wake, Logger& 
 
 }  // namespace
 
-Instance::Instance(Config config)
+Instance::Instance(Config config, ConfigFlags flags)
     : config_(std::move(config)),
+      flags_(std::move(flags)),
       log_("publishd", parse_log_level(config_.log.level)),
       jetstream_log_("publishd", parse_log_level(config_.log.level)),
       attacher_log_("publishd", parse_log_level(config_.log.level)),
@@ -46,7 +47,8 @@ Instance::Instance(Config config)
       jetstream_(JetStream::Options::from(config_), wake_, jetstream_log_),
       journal_(make_journal(config_, wake_, journal_log_)),
       drain_(drain_options(config_), jetstream_, &log_),
-      service_(config_, journal_.get(), &drain_.log_end(), service_log_),
+      service_(config_, flags_, journal_.get(), &drain_.log_end(), service_log_,
+               [this](const Config& next) { reload(next); }),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
   open_stats();
 }
@@ -54,6 +56,11 @@ Instance::Instance(Config config)
 // While another publishd lives here, the page is its own.
 void Instance::open_stats() {
   open_own_stats(config_, clock_, log_, stats_, other_pid_);
+}
+
+void Instance::reload(const Config& next) {
+  for (Logger* log : {&log_, &jetstream_log_, &attacher_log_, &journal_log_, &service_log_})
+    log->set_level(parse_log_level(next.log.level));
 }
 
 void Instance::run() {

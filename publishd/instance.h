@@ -28,7 +28,8 @@ namespace arancini::publishd {
 class Instance {
  public:
   // Throws std::runtime_error when the runtime directory cannot be used.
-  explicit Instance(Config config);
+  // `flags` as the process was started with, `config` what came of them.
+  Instance(Config config, ConfigFlags flags);
 
   // Until a signal asked for the end and what was under way is settled, or given up.
   void run();
@@ -46,8 +47,10 @@ class Instance {
   void beat(std::uint64_t now_ns);
   void write_stats(std::uint64_t now_ns);
   void sleep(std::uint32_t wake_seen);
+  void reload(const Config& next);
 
   Config config_;
+  const ConfigFlags flags_;
   SystemClock clock_;
   Logger log_;            // hot thread
   Logger jetstream_log_;  // JetStream's thread

@@ -25,17 +25,24 @@ const Config& checked(const Config& config) {
 
 }  // namespace
 
-JournalInstance::JournalInstance(Config config)
+JournalInstance::JournalInstance(Config config, ConfigFlags flags)
     : config_(std::move(config)),
+      flags_(std::move(flags)),
       log_("publishd", parse_log_level(config_.log.level)),
       journal_log_("publishd", parse_log_level(config_.log.level)),
       attacher_log_("publishd", parse_log_level(config_.log.level)),
       service_log_("publishd", parse_log_level(config_.log.level)),
       journal_(JournalOptions::from(checked(config_)), wake_, journal_log_),
-      service_(config_, &journal_, nullptr, service_log_),
+      service_(config_, flags_, &journal_, nullptr, service_log_,
+               [this](const Config& next) { reload(next); }),
       sink_(journal_, &log_),
       attacher_(config_.paths.runtime_dir, config_.shards.count, wake_, attacher_log_) {
   open_own_stats(config_, clock_, log_, stats_, stats_told_);
+}
+
+void JournalInstance::reload(const Config& next) {
+  for (Logger* log : {&log_, &journal_log_, &attacher_log_, &service_log_})
+    log->set_level(parse_log_level(next.log.level));
 }
 
 void JournalInstance::run() {

@@ -22,7 +22,8 @@ namespace arancini::publishd {
 class JournalInstance {
  public:
   // Throws ConfigError when the state directory cannot be used, std::runtime_error for the runtime directory.
-  explicit JournalInstance(Config config);
+  // `flags` as the process was started with, `config` what came of them.
+  JournalInstance(Config config, ConfigFlags flags);
 
   // Until a signal asked for the end and what was read is durable, or given up.
   void run();
@@ -36,8 +37,10 @@ class JournalInstance {
   void beat(std::uint64_t now_ns);
   void write_stats(std::uint64_t now_ns);
   void sleep(std::uint32_t wake_seen);
+  void reload(const Config& next);
 
   Config config_;
+  const ConfigFlags flags_;
   SystemClock clock_;
   Logger log_;           // hot thread
   Logger journal_log_;   // the journal's threads

@@ -20,6 +20,7 @@
 #include "common/nats/nats_blobs.h"
 #include "common/nats/nats_settings.h"
 #include "common/ring/futex.h"
+#include "common/settings/settings_service.h"
 #include "publishd/log_read.h"
 #include "publishd/wake.h"
 
@@ -201,8 +202,16 @@ class LogImpl final : public pb::Log::Service {
 }  // namespace
 
 struct LogService::State {
-  State(const Config& config, const Journal* journal, const LogEnd* end, Logger& logger)
-      : path(config.log_path()), impl(config, journal, end), log(logger) {}
+  State(const Config& config, const ConfigFlags& flags, const Journal* journal, const LogEnd* end,
+        Logger& logger, std::function<void(const Config&)> reload)
+      : path(config.log_path()),
+        impl(config, journal, end),
+        settings(flags, config, Daemon::Publishd,
+                 [reload = std::move(reload)](const Config& next) {
+                   reload(next);
+                   return std::string();
+                 }),
+        log(logger) {}
 
   void run();
   // Until the time is over or stop is set.
@@ -218,6 +227,7 @@ struct LogService::State {
 
   std::string path;
   LogImpl impl;
+  SettingsService settings;
   Logger& log;
   std::atomic<bool> wanted{false};
   std::atomic<bool> stop{false};
@@ -230,6 +240,7 @@ void LogService::State::run() {
   if (stop.load(std::memory_order_acquire)) return;
   grpc::ServerBuilder builder;
   builder.RegisterService(&impl);
+  builder.RegisterService(&settings);
   builder.SetMaxReceiveMessageSize(4 << 20);
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
@@ -260,8 +271,9 @@ void LogService::State::run() {
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
 }
 
-LogService::LogService(const Config& config, const Journal* journal, const LogEnd* end, Logger& log)
-    : state_(std::make_unique<State>(config, journal, end, log)) {
+LogService::LogService(const Config& config, const ConfigFlags& flags, const Journal* journal,
+                       const LogEnd* end, Logger& log, std::function<void(const Config&)> reload)
+    : state_(std::make_unique<State>(config, flags, journal, end, log, std::move(reload))) {
   state_->thread = std::thread([s = state_.get()] { s->run(); });
 }
 

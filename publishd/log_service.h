@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "common/base/config.h"
@@ -9,14 +10,16 @@
 
 namespace arancini::publishd {
 
-// What ingestd asks publishd (common/proto/log.proto), on Config::log_path(): a unix socket of mode 0660
-// whose callers are looked at. On threads of its own, with NATS connections of its own: of the hot thread it
-// reads atomics alone, and publishing does not depend on it.
+// What ingestd asks publishd (common/proto/log.proto), and curated (settings.proto), on Config::log_path(): a
+// unix socket of mode 0660 whose callers are looked at. On threads of its own, with NATS connections of its
+// own: of the hot thread it reads atomics alone, and publishing does not depend on it.
 class LogService {
  public:
   // Borrows all. `journal` null: there is none. `end` null: the journal is the sink. Nobody is served before
   // listen(). `log` is written to by the service alone.
-  LogService(const Config& config, const Journal* journal, const LogEnd* end, Logger& log);
+  // `flags` are those of the process; `reload` puts what may change while it runs in force, on any thread.
+  LogService(const Config& config, const ConfigFlags& flags, const Journal* journal, const LogEnd* end,
+             Logger& log, std::function<void(const Config&)> reload);
   // Ends what is being answered.
   ~LogService();
   LogService(const LogService&) = delete;

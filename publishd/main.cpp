@@ -44,9 +44,9 @@ int main(int argc, char** argv) {
     }
     arancini::check_runtime_dir(config.paths.runtime_dir);
     if (config.sink.kind == arancini::SinkKind::Journal) {
-      journal_instance = std::make_unique<JournalInstance>(std::move(config));
+      journal_instance = std::make_unique<JournalInstance>(std::move(config), flags);
     } else {
-      instance = std::make_unique<Instance>(std::move(config));
+      instance = std::make_unique<Instance>(std::move(config), flags);
     }
   } catch (const arancini::ConfigError& e) {
     std::fprintf(stderr, "publishd: %s\n", e.what());

@@ -11,9 +11,9 @@
 #include <optional>
 #include <set>
 
+#include "common/base/config_changes.h"
 #include "common/base/error.h"
 #include "common/ring/ring_file.h"
-#include "curated/config_changes.h"
 #include "tests/curated/test_fleet.h"
 
 namespace arancini::curated {
@@ -325,6 +325,17 @@ TEST(ConfigChanges, NoticesEveryKey) {
       changed_keys(parse_config(unnamed, "f"), parse_config("[[router]]\naddress = '192.0.2.2'\n", "f")),
       std::vector<std::string>{"router.address"});
   tried.insert("router.address");
+  // A key that no daemon uses, or that is not in the list of uses, would be said to need a restart of all.
+  for (const std::string& key : tried) {
+    int starts = 0;
+    int used = 0;
+    for (const Daemon d : {Daemon::Ingestd, Daemon::Publishd, Daemon::Curated}) {
+      used += effect_of(key, d) != Effect::None ? 1 : 0;
+      starts += effect_of(key, d) == Effect::Start ? 1 : 0;
+    }
+    EXPECT_GT(used, 0) << key;
+    EXPECT_TRUE(starts < 3 || key.starts_with("paths.") || key == "shards.count") << key;
+  }
   EXPECT_EQ(tried, documented_keys()) << "run by meson test; a new key wants a line here";
 }
 

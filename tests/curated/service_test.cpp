@@ -29,7 +29,8 @@ class Control : public ::testing::Test {
     entry.name = "core-c";
     entry.address = *AddressRange::parse("192.0.2.7");
     t_.config.routers.entries.push_back(entry);
-    auto made = ControlServer::start(t_.config, fleet_, log_);
+    fleet_.set_live(t_.config);
+    auto made = ControlServer::start(t_.config, fleet_, log_, {});
     ASSERT_TRUE(made) << made.error();
     server_ = std::move(made).value();
     loop_ = std::thread([this] {
@@ -334,13 +335,13 @@ TEST(ControlStart, ReplacesTheSocketOfADeadCuratedAndRefusesLongPaths) {
   Fleet fleet(t.config, t.clock, nullptr);
   Logger log("test", LogLevel::Error);
   {
-    auto first = ControlServer::start(t.config, fleet, log);
+    auto first = ControlServer::start(t.config, fleet, log, {});
     ASSERT_TRUE(first) << first.error();
-    auto second = ControlServer::start(t.config, fleet, log);
+    auto second = ControlServer::start(t.config, fleet, log, {});
     ASSERT_TRUE(second) << second.error();
   }
   t.config.paths.runtime_dir = "/tmp/" + std::string(120, 'x');
-  const auto too_long = ControlServer::start(t.config, fleet, log);
+  const auto too_long = ControlServer::start(t.config, fleet, log, {});
   ASSERT_FALSE(too_long);
   EXPECT_NE(too_long.error().find("shorter --runtime-dir"), std::string::npos);
 }

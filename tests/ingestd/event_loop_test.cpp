@@ -512,6 +512,46 @@ TEST_P(EventLoopTest, WhatIsNotDecidedIsHandedOn) {
   EXPECT_TRUE(run_until([&] { return has(c, first); }));
 }
 
+TEST_P(EventLoopTest, ADrainedLoopReadsAndAcceptsNothingUntilItIsUndone) {
+  const Client a = connect();
+  const std::string first = message(100, 1);
+  const std::string second = message(200, 2);
+  a.send(first);
+  ASSERT_TRUE(run_until([&] { return has(a, first); }));
+  loop->drain(true);
+  ASSERT_TRUE(run_until([&] { return loop->draining(); }));
+  EXPECT_TRUE(sink.by_port(a.port).throttled);  // or the shard would take what is not read for missing
+  a.send(second);
+  const Client b = connect();
+  b.send(second);
+  const int beats = sink.heartbeats;
+  ASSERT_TRUE(run_until([&] { return sink.heartbeats > beats + 1; }));
+  EXPECT_TRUE(has(a, first));
+  EXPECT_FALSE(sink.knows(b.port));
+  EXPECT_EQ(StatsReader::open(directory + "/stats")->state(), shm::ProcessState::Draining);
+  loop->drain(false);
+  EXPECT_TRUE(run_until([&] { return has(a, first + second) && has(b, second); }));
+  EXPECT_FALSE(sink.by_port(a.port).throttled);
+  EXPECT_EQ(StatsReader::open(directory + "/stats")->state(), shm::ProcessState::Running);
+}
+
+TEST_P(EventLoopTest, ADrainAppliesWhatWasReceivedBefore) {
+  const Client a = connect();
+  const std::string first = message(100, 1);
+  sink.room = 0;
+  a.send(first);
+  ASSERT_TRUE(run_until([&] { return sink.refusals > 0; }));
+  loop->drain(true);
+  ASSERT_TRUE(run_until([&] { return loop->draining(); }));
+  EXPECT_EQ(loop->blocked_sessions(), 1U);
+  sink.room = -1;
+  EXPECT_TRUE(run_until([&] { return loop->blocked_sessions() == 0; }));
+  EXPECT_TRUE(has(a, first));
+  EXPECT_TRUE(sink.by_port(a.port).throttled);
+  loop->drain(false);
+  EXPECT_TRUE(run_until([&] { return !sink.by_port(a.port).throttled; }));
+}
+
 TEST_P(EventLoopTest, ClosesASessionThatTheShardGaveUp) {
   const Client a = connect();
   const Client b = connect();

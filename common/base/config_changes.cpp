@@ -1,8 +1,11 @@
-#include "curated/config_changes.h"
+#include "common/base/config_changes.h"
+
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
-namespace arancini::curated {
+namespace arancini {
 
 std::vector<std::string> changed_keys(const Config& before, const Config& after) {
   std::vector<std::string> out;
@@ -93,4 +96,92 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   return out;
 }
 
-}  // namespace arancini::curated
+namespace {
+
+struct Use {
+  std::string_view key;  // or a table: "nats."
+  Effect ingestd, publishd, curated;
+};
+constexpr Effect kNone = Effect::None;
+constexpr Effect kLive = Effect::Live;
+constexpr Effect kStart = Effect::Start;
+// The first that fits counts.
+constexpr Use kUses[] = {
+    {"log.level", kLive, kLive, kLive},
+    {"router.", kLive, kNone, kLive},
+    {"bmp.allow", kLive, kNone, kLive},
+    {"bmp.max_sessions_per_router", kLive, kNone, kLive},
+    {"bmp.max_routes_per_router", kLive, kNone, kLive},
+    {"bmp.listen", kStart, kNone, kStart},
+    {"bmp.backlog", kStart, kNone, kStart},
+    {"bmp.rcvbuf_bytes", kStart, kNone, kStart},
+    {"bmp.", kStart, kNone, kNone},
+    {"curation.enabled", kStart, kNone, kStart},
+    {"curation.session_grace_s", kLive, kNone, kLive},
+    {"curation.", kLive, kNone, kNone},
+    {"dump.", kLive, kNone, kNone},
+    {"snapshot.interval_s", kLive, kNone, kNone},
+    {"snapshot.store", kStart, kNone, kStart},
+    {"snapshot.kv_bucket", kStart, kStart, kNone},
+    {"metrics.max_routers", kNone, kNone, kLive},
+    {"metrics.", kNone, kNone, kStart},
+    {"control.", kNone, kNone, kStart},
+    {"supervise.", kNone, kNone, kStart},
+    {"instance.", kNone, kStart, kStart},
+    {"paths.", kStart, kStart, kStart},
+    {"shards.count", kStart, kStart, kStart},
+    {"shards.pin", kStart, kNone, kNone},
+    {"ring.", kStart, kNone, kNone},
+    {"nats.url", kNone, kStart, kStart},
+    {"nats.updates_stream", kNone, kStart, kStart},
+    {"nats.", kNone, kStart, kNone},
+    {"publish.", kNone, kStart, kNone},
+    {"sink.kind", kNone, kStart, kStart},
+    {"journal.", kNone, kStart, kNone},
+};
+
+}  // namespace
+
+Effect effect_of(std::string_view key, Daemon daemon) {
+  const auto use = std::ranges::find_if(
+      kUses, [&](const Use& u) { return u.key.back() == '.' ? key.starts_with(u.key) : key == u.key; });
+  if (use == std::end(kUses)) return Effect::Start;
+  switch (daemon) {
+    case Daemon::Ingestd: return use->ingestd;
+    case Daemon::Publishd: return use->publishd;
+    case Daemon::Curated: return use->curated;
+  }
+  return Effect::Start;
+}
+
+ConfigPlan plan_change(const Config& now, const Config& next, Daemon daemon) {
+  ConfigPlan plan;
+  for (std::string& key : changed_keys(now, next)) {
+    switch (effect_of(key, daemon)) {
+      case Effect::None: break;
+      case Effect::Live: plan.live.push_back(std::move(key)); break;
+      case Effect::Start: plan.start.push_back(std::move(key)); break;
+    }
+  }
+  return plan;
+}
+
+Config with_live_keys(Config now, const Config& next) {
+  const bool curate = now.curation.enabled;
+  now.log = next.log;
+  now.routers = next.routers;
+  now.curation = next.curation;
+  now.curation.enabled = curate;
+  now.dump = next.dump;
+  now.snapshot.interval_s = next.snapshot.interval_s;
+  now.metrics.max_routers = next.metrics.max_routers;
+  return now;
+}
+
+std::string text_hash(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325U;  // FNV-1a
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3U;
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace arancini
