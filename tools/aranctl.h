@@ -7,6 +7,8 @@ namespace arancini::tools {
 
 struct GlobalOptions {
   std::string runtime_dir = "/run/arancini";
+  std::string control;                    // "HOST:PORT" of a curated elsewhere; empty: the unix socket
+  std::string tls_ca, tls_cert, tls_key;  // PEM files, for that
   bool json = false;
 };
 
@@ -21,8 +23,7 @@ inline constexpr int kExitBadData = 65;      // something could not be decoded
 inline constexpr int kExitNoInput = 66;      // no such file, no such stream
 inline constexpr int kExitUnavailable = 69;  // NATS cannot be reached
 inline constexpr int kExitSoftware = 70;
-inline constexpr int kExitNoPermission =
-    77;                                 // NATS does not accept the login, the certificate or the request
-inline constexpr int kExitConfig = 78;  // the configuration file has a mistake
+inline constexpr int kExitNoPermission = 77;  // NATS or curated refuses the login, certificate or request
+inline constexpr int kExitConfig = 78;        // the configuration file has a mistake
 
 }  // namespace arancini::tools

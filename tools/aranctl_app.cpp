@@ -9,6 +9,7 @@
 #include "tools/aranctl_decode.h"
 #include "tools/aranctl_doctor.h"
 #include "tools/aranctl_dump.h"
+#include "tools/aranctl_operate.h"
 #include "tools/aranctl_stream.h"
 #include "tools/aranctl_top.h"
 #include "tools/cli_tree.h"
@@ -30,13 +31,13 @@ constexpr ExitCode kExitCodes[] = {
     {kExitOk, "all well"},
     {kExitFound, "audit found a gap, a duplicate or a wrong order; doctor found a problem"},
     {kExitNoCurated, "curated gave no answer"},
-    {kExitIncomplete, "the stream's beginning is gone, or a shard is missing in the answer"},
+    {kExitIncomplete, "the stream's beginning is gone, not all is there, or not all was done"},
     {kExitUsage, "wrong usage: no such command, option, prefix or router"},
     {kExitBadData, "something could not be decoded"},
     {kExitNoInput, "no such file or stream"},
     {kExitUnavailable, "NATS cannot be reached"},
     {kExitSoftware, "a fault of aranctl itself"},
-    {kExitNoPermission, "NATS refuses the login, the certificate or the request"},
+    {kExitNoPermission, "NATS or curated refuses the login, the certificate or the request"},
     {kExitConfig, "mistake in the configuration file"},
 };
 
@@ -53,6 +54,9 @@ constexpr Example kExamples[] = {
     {"lookup", "aranctl lookup 192.0.2.0/24 --longer", "the prefix and all that lie in it, of all routers"},
     {"snapshot", "aranctl snapshot", "before a planned restart of the machine"},
     {"top", "aranctl top --sort bytes -n 10", "the ten routers that send most"},
+    {"restart", "aranctl restart --rolling", "after an upgrade: all processes, never two at a time"},
+    {"drain", "aranctl drain --shard 1", "before its core is taken away; aranctl drain --undo reads again"},
+    {"reload", "aranctl reload --check", "what a changed file would do"},
     {"version", "aranctl version", "after an upgrade: what still runs the former version"},
     {"tail", "aranctl tail --nats nats://127.0.0.1:4222 --count 10 --json", "the ten oldest updates"},
     {"fold", "aranctl fold --json > table.jsonl", "the routers' tables, as the stream tells them"},
@@ -124,9 +128,15 @@ void build_app(CLI::App& app, GlobalOptions& globals, int& exit_code) {
   app.add_option("--runtime-dir", globals.runtime_dir, "runtime directory of the instance")
       ->capture_default_str()
       ->type_name("DIR");
+  app.add_option("--control", globals.control, "curated of another machine (its control.listen), with mTLS")
+      ->type_name("HOST:PORT");
+  app.add_option("--tls-ca", globals.tls_ca, "who signed its certificate (PEM)")->type_name("FILE");
+  app.add_option("--tls-cert", globals.tls_cert, "the certificate to call with (PEM)")->type_name("FILE");
+  app.add_option("--tls-key", globals.tls_key, "its key (PEM)")->type_name("FILE");
   app.add_flag("--json", globals.json, "JSON, one object per line");
   add_control_commands(app, globals, exit_code);
   add_top_commands(app, globals, exit_code);
+  add_operate_commands(app, globals, exit_code);
   add_stream_commands(app, globals, exit_code);
   add_dump_command(app, globals, exit_code);
   add_decode_command(app, exit_code);
@@ -141,7 +151,7 @@ void build_app(CLI::App& app, GlobalOptions& globals, int& exit_code) {
       footer += (footer.empty() ? "Example:\n" : "") + ("  " + std::string(e.line)) + "\n" +
                 wrapped(e.text, 6, kColumns);
     }
-    command->footer(footer + "Global options (--runtime-dir, --json) and exit codes: aranctl --help");
+    command->footer(footer + "Global options and exit codes: aranctl --help");
   }
   app.footer(exit_codes_text() + "Options of a command: aranctl COMMAND --help. The manual: man aranctl");
 }

@@ -60,7 +60,9 @@ ordered_json to_json(const pb::Status& s) {
                       {"bmp_listen", s.bmp_listen()},
                       {"metrics_listen", s.metrics_listen()},
                       {"runtime_dir", s.runtime_dir()},
-                      {"state_dir", s.state_dir()}};
+                      {"state_dir", s.state_dir()},
+                      {"control_listen", s.control_listen()},
+                      {"version_differs", s.version_differs()}};
   out["nats"] = {{"url", s.nats().url()},
                  {"state", s.nats().state()},
                  {"stream", s.nats().stream()},
@@ -90,7 +92,8 @@ ordered_json to_json(const pb::Status& s) {
                              {"snapshot_routes", k.snapshot_routes()},
                              {"snapshot_bytes", k.snapshot_bytes()},
                              {"snapshot_error", k.snapshot_error()},
-                             {"control_error", k.control_error()}});
+                             {"control_error", k.control_error()},
+                             {"draining", k.draining()}});
   }
   out["processes"] = ordered_json::array();
   for (const auto& p : s.processes()) {
@@ -116,6 +119,9 @@ void status(const GlobalOptions& options, int& exit_code) {
               short_duration(answer.uptime_s()).c_str());
   std::printf("BMP      %s\n", answer.bmp_listen().c_str());
   std::printf("metrics  http://%s/metrics\n", answer.metrics_listen().c_str());
+  if (!answer.control_listen().empty()) std::printf("control  %s, mTLS\n", answer.control_listen().c_str());
+  if (answer.version_differs_size() > 0)
+    std::printf("notice   not all processes run the same version; see: aranctl version\n");
   if (!answer.notice().empty()) std::printf("notice   %s\n", answer.notice().c_str());
   const pb::SinkStatus& sink = answer.sink();
   const bool journal_is_sink = sink.kind() == "journal";

@@ -9,9 +9,12 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <memory>
 
 #include "common/base/fd.h"
+#include "tools/tls_probe.h"
 
 namespace arancini::tools {
 
@@ -50,22 +53,42 @@ std::string why_unreachable(const std::string& path, const std::string& runtime_
   }
 }
 
-std::unique_ptr<pb::Control::Stub> stub_of(const std::string& path) {
+std::string content_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::unique_ptr<pb::Control::Stub> stub_of(const GlobalOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // tens of thousands of peers are one answer
+  if (options.control.empty()) {
+    return pb::Control::NewStub(grpc::CreateCustomChannel("unix:" + socket_of(options),
+                                                          grpc::InsecureChannelCredentials(), arguments));
+  }
+  const grpc::SslCredentialsOptions tls{content_of(options.tls_ca), content_of(options.tls_key),
+                                        content_of(options.tls_cert)};
   return pb::Control::NewStub(
-      grpc::CreateCustomChannel("unix:" + path, grpc::InsecureChannelCredentials(), arguments));
+      grpc::CreateCustomChannel(options.control, grpc::SslCredentials(tls), arguments));
+}
+
+// What keeps a call from being made, and the exit code.
+std::string why_not_called(const GlobalOptions& options, int& exit_code) {
+  if (options.control.empty()) return why_unreachable(socket_of(options), options.runtime_dir);
+  if (options.tls_ca.empty() || options.tls_cert.empty() || options.tls_key.empty()) {
+    exit_code = kExitUsage;
+    return "--control needs --tls-ca, --tls-cert and --tls-key: curated serves TCP with mTLS only";
+  }
+  return why_no_tls(options.control, {options.tls_ca, options.tls_cert, options.tls_key});
 }
 
 }  // namespace
 
 int try_curated(const GlobalOptions& options, std::chrono::seconds patience, const CuratedCall& call,
                 std::string& why) {
-  const std::string path = socket_of(options);
-  why = why_unreachable(path, options.runtime_dir);
   int exit_code = kExitNoCurated;
+  why = why_not_called(options, exit_code);
   if (why.empty()) {
-    const auto stub = stub_of(path);
+    const auto stub = stub_of(options);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + patience);
     const grpc::Status status = call(*stub, context);
@@ -74,6 +97,10 @@ int try_curated(const GlobalOptions& options, std::chrono::seconds patience, con
       case grpc::StatusCode::DEADLINE_EXCEEDED:
         why = "curated did not answer within " + std::to_string(patience.count()) +
               " s; is it overloaded or stopped (Ctrl-Z)?";
+        break;
+      case grpc::StatusCode::PERMISSION_DENIED:
+        exit_code = kExitNoPermission;
+        why = status.error_message();
         break;
       case grpc::StatusCode::UNAVAILABLE:
         why = "curated closed the connection: it refuses this user (see its log), or it is stopping";

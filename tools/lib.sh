@@ -6,7 +6,7 @@ PACKAGES_BUILD="g++ meson ninja-build pkg-config liburing-dev libboost-dev capnp
   protobuf-compiler libprotobuf-dev libgrpc++-dev protobuf-compiler-grpc libcli11-dev libtomlplusplus-dev libspdlog-dev
   libfmt-dev prometheus-cpp-dev nlohmann-json3-dev"
 PACKAGES_RUN="nats-server"
-PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 xz-utils iproute2 procps gobgpd frr bc openssl clang-format-14 clang-tidy-14
+PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 python3-grpcio python3-protobuf xz-utils iproute2 procps gobgpd frr bc openssl clang-format-14 clang-tidy-14
   systemd systemd-container polkitd dpkg-dev zsh fish chromium w3m"
 # A NATS client that is not ours reads the stream in a test; whoever has node and npm from elsewhere keeps them.
 command -v npm >/dev/null || PACKAGES_TEST="$PACKAGES_TEST nodejs npm"
