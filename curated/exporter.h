@@ -28,8 +28,8 @@ std::string metrics_markdown();
 // The page /metrics in Prometheus text format 0.0.4, from the fleet's pages.
 std::string metrics_page(const Config& config, Fleet& fleet);
 
-// HTTP, read-only: /metrics for Prometheus, /healthz for health checks (200 when all daemons run, else 503, one
-// line of text), and / for people (status_page.h).
+// HTTP, read-only: /metrics for Prometheus, /healthz for health checks (200 when all daemons run, else 503,
+// one line of text), and / for people (status_page.h).
 class Exporter {
  public:
   // Why it could never listen there, for the operator; empty: it can.
