@@ -1,6 +1,7 @@
 """A real systemd as PID 1, booted by systemd-nspawn over an overlay of this machine's root: what is installed here is there,
 what is changed there is gone afterwards. It has a network of its own (lo alone). Every mount is made in a mount namespace of
 this process, so that none outlives it, however it ends; nspawn dies with its parent."""
+import contextlib
 import ctypes
 import fcntl
 import glob
@@ -13,7 +14,7 @@ import tempfile
 import time
 
 SKIPPED = 77
-CLONE_NEWNS = 0x00020000
+CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 MS_REC, MS_PRIVATE = 0x4000, 0x40000
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +44,11 @@ def require():
 def private_mounts():
     if libc.unshare(CLONE_NEWNS) != 0 or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) != 0:
         skip(f"no mount namespace: {os.strerror(ctypes.get_errno())}")
+
+
+def enter_network(namespace):
+    if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def left_cgroups():
@@ -170,6 +176,16 @@ class Booted:
     def start(self, *argv):
         """A process in the booted system that the test reads from and ends."""
         return subprocess.Popen(self.command(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
+    @contextlib.contextmanager
+    def network(self):
+        """Sockets and threads that this thread makes meanwhile are in the booted system's network."""
+        with open("/proc/thread-self/ns/net") as ours, open(f"/proc/{self.leader}/ns/net") as theirs:
+            enter_network(theirs)
+            try:
+                yield
+            finally:
+                enter_network(ours)
 
     def systemctl(self, *argv, check=True):
         return self.run("systemctl", "--no-pager", *argv, check=check).stdout
