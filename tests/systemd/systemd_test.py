@@ -339,7 +339,15 @@ class Test:
         senders.heard()
         check(senders.same(), "a successor that cannot start at once takes them over later")
 
-        before = {unit: self.pid(unit) for unit in UNITS}
+        before = self.pids()
+        said = self.b.run("aranctl", "restart", "--rolling").stdout
+        for unit in INGESTD:
+            self.taken_over(unit, before[unit])
+        self.up("publishd.service", before["publishd.service"])
+        senders.heard()
+        check(senders.same() and said.splitlines()[-1] == "3 restarted", "aranctl restart --rolling: the same")
+
+        before = self.pids()
         self.b.systemctl("restart", "arancini.target")
         for unit in INGESTD:
             self.taken_over(unit, before[unit])
@@ -350,15 +358,21 @@ class Test:
               kinds.count("peer_up") == number * senders.PEERS and "peer_down" not in kinds,
               f"the stream knows nothing of it: {rules.updates} updates, gaps 0, duplicates 0, none needless, the fold is the routers' tables")
 
-        stopped = senders.of(self.pid(INGESTD[0]))
-        others = [r for r in senders.routers if r not in stopped]
-        self.b.systemctl("stop", INGESTD[0])
-        wait_for("their sockets are closed", lambda: all([r.lost() for r in stopped]))
-        check(not any(r.lost() for r in others) and self.b.show(INGESTD[0], "NFileDescriptorStore") == "0",
-              f"systemctl stop closes the {len(stopped)} sessions of that shard, and no other")
-        self.b.systemctl("start", INGESTD[0])
-        senders.reconnect(stopped)
-        senders.whole()
+        def fails():
+            self.b.run("sh", "-c", f"echo 'nonsense = 1' >>{CONFIG_FILE}")
+            self.b.systemctl("restart", unit, check=False)
+            self.b.run("sed", "-i", "/nonsense/d", CONFIG_FILE)
+
+        for what, end in (("systemctl stop", lambda: self.b.systemctl("stop", unit)), ("a start that fails with status 78", fails)):
+            ended = senders.of(self.pid(unit))
+            others = [r for r in senders.routers if r not in ended]
+            end()
+            wait_for("their sockets are closed", lambda: all([r.lost() for r in ended]))
+            check(ended and not any(r.lost() for r in others) and self.b.show(unit, "NFileDescriptorStore") == "0",
+                  f"{what} closes the {len(ended)} sessions of that shard, and no other")
+            self.b.systemctl("start", unit)
+            senders.reconnect(ended)
+            senders.whole()
         check(True, "started again, with its routers back, the stream is whole")
         senders.close()
 
@@ -371,7 +385,7 @@ class Test:
     def upgrade(self, deb):
         senders = KeptSessions(self.b, NATS, BMP, "127.0.14")
         before, listening = self.pids(), self.listening()
-        self.b.run("dpkg", "-i", "--force-confold", deb)
+        said = self.b.run("dpkg", "-i", "--force-confold", deb).stdout
         for unit, pid in before.items():
             self.up(unit, pid)
         check(self.b.run("dpkg-query", "-W", "-f", "${Version}", "arancini").stdout == "0.1.1" and self.listening() == listening,
@@ -380,10 +394,28 @@ class Test:
         for unit in INGESTD:
             self.taken_over(unit, before[unit])
         senders.heard()
+        check(senders.same() and "3 restarted" in said, "the new curated restarts the others, one at a time: sessions go on")
+
+        def postinst():
+            self.b.run("/var/lib/dpkg/info/arancini.postinst", "configure", "0.1.0", env={"DPKG_MAINTSCRIPT_PACKAGE": "arancini"})
+
+        before = self.pids()
+        self.b.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
+        postinst()
+        check(self.pids() == before, "where policy-rc.d forbids it nothing is restarted")
+        self.b.run("rm", "/usr/sbin/policy-rc.d")
+        self.b.systemctl("stop", "curated.service")
+        postinst()
+        for unit in INGESTD:
+            self.taken_over(unit, before[unit])
+        self.up("publishd.service", before["publishd.service"])
+        check(self.pid("curated.service") == 0, "without curated systemctl does: sessions go on, and curated stays stopped")
+        self.b.systemctl("start", "curated.service")
+        senders.heard()
         senders.same()
         rules, kinds = senders.finish(), senders.stream.events()
         check(set(rules.reasons) == {"none"} and "session_down" not in kinds,
-              f"sessions go on through it: {rules.updates} updates of the same connections, the fold is the routers' tables")
+              f"the stream knows nothing of it: {rules.updates} updates of the same connections, the fold is the routers' tables")
         said = self.aranctl("audit", "--nats", NATS)
         check(said["gaps"] == 0 and said["duplicates"] == 0, f"through all that: {said['records']} records, gaps 0, duplicates 0")
         senders.close()
