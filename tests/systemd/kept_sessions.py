@@ -3,6 +3,7 @@ collector's processes, by their own view and by the sockets."""
 import json
 import os
 import re
+import socket
 import sys
 import types
 
@@ -34,16 +35,17 @@ class Stream:
 class KeptSessions:
     PEERS = 2
 
-    def __init__(self, system, nats, target, network, number=8):
-        """network: the first three bytes of the routers' addresses."""
+    def __init__(self, system, nats, target, network, number=8, silent=0):
+        """network: the first three bytes of the routers' addresses. silent: that many more sessions never say a word."""
         self.b, self.target = system, target
         self.routers = [bmp_router.Router(f"{network}.{i + 1}", self.PEERS, prefixes=200) for i in range(number)]
         self.stream = Stream(system, nats, {r.address for r in self.routers})
         with self.b.network():
             for r in self.routers:
                 r.connect(target)
+            self.silent = [socket.create_connection(target, source_address=(f"{network}.{100 + i % 100}", 0)) for i in range(silent)]
             self.churn = bmp_router.Churn(self.routers, lambda: target, pause=0.05, flaps=0)
-        wait_for("ingestd has them all", lambda: len(self.sockets()) == number and all(pid for _, pid in self.sockets().values()))
+        wait_for("ingestd has them all", self.all_taken)
         self.before = self.inodes()
 
     def sockets(self):
@@ -54,12 +56,20 @@ class KeptSessions:
             out[line.split()[3]] = int(re.search(r"ino:(\d+)", line).group(1)), int(pid.group(1)) if pid else None
         return out
 
+    def all_taken(self):
+        sockets = self.sockets()
+        return len(sockets) == len(self.routers) + len(self.silent) and all(pid for _, pid in sockets.values())
+
     def inodes(self):
         return {remote: inode for remote, (inode, _) in self.sockets().items()}
 
+    def remotes_of(self, pid):
+        """Whose sockets that process has."""
+        return {remote for remote, (_, owner) in self.sockets().items() if owner == pid}
+
     def of(self, pid):
-        """The routers whose sockets that process has."""
-        remotes = {remote for remote, (_, owner) in self.sockets().items() if owner == pid}
+        """Those of them that are not silent."""
+        remotes = self.remotes_of(pid)
         return [r for r in self.routers if r.socket and "%s:%d" % r.socket.getsockname() in remotes]
 
     def same(self):
@@ -99,5 +109,5 @@ class KeptSessions:
                 r.connect(self.target)
 
     def close(self):
-        for r in self.routers:
+        for r in self.routers + self.silent:
             r.close()

@@ -312,20 +312,20 @@ class Test:
 
     def kept_sessions(self):
         """systemd's store has the sessions between two processes of a shard."""
-        senders = KeptSessions(self.b, NATS, BMP, "127.0.13")
+        senders = KeptSessions(self.b, NATS, BMP, "127.0.13", silent=600)  # of a shard more than one message of descriptors holds
         number, pauses = len(senders.routers), []
         for unit in INGESTD * 2:  # the second time with what was taken over
             before = self.pid(unit)
-            of_shard = senders.of(before)
-            assert 0 < len(of_shard) < number, "both shards have routers"
+            of_shard = senders.remotes_of(before)
+            assert 0 < len(senders.of(before)) < number and len(of_shard) > 253, len(of_shard)
             self.b.systemctl("restart", unit)
             kept, pause = self.taken_over(unit, before)
             pauses.append(pause)
-            assert kept == len(of_shard) and senders.of(self.pid(unit)) == of_shard, (kept, len(of_shard))
+            assert kept == len(of_shard) and senders.remotes_of(self.pid(unit)) == of_shard, (kept, len(of_shard))
             senders.heard()
             senders.same()
-        check(True, f"systemctl restart of each ingestd, twice: {number} routers under churn, the same connections, the same sockets; "
-                    f"not read for {pauses} ms")
+        check(True, f"systemctl restart of each ingestd, twice: {number} routers under churn and {len(senders.silent)} silent ones, the same connections, "
+                    f"the same sockets; not read for {pauses} ms")
         # A start that fails is tried again, a second later: systemd keeps them so long, also over a reload of itself.
         unit, before = INGESTD[0], self.pid(INGESTD[0])
         self.drop_in(unit, "[Service]\nExecStartPre=test -e /run/may-start")
@@ -396,14 +396,28 @@ class Test:
         senders.heard()
         check(senders.same() and "3 restarted" in said, "the new curated restarts the others, one at a time: sessions go on")
 
-        def postinst():
-            self.b.run("/var/lib/dpkg/info/arancini.postinst", "configure", "0.1.0", env={"DPKG_MAINTSCRIPT_PACKAGE": "arancini"})
+        def postinst(check=True):
+            return self.b.run("/var/lib/dpkg/info/arancini.postinst", "configure", "0.1.0", check=check,
+                              env={"DPKG_MAINTSCRIPT_PACKAGE": "arancini"})
 
         before = self.pids()
         self.b.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)
         postinst()
         check(self.pids() == before, "where policy-rc.d forbids it nothing is restarted")
         self.b.run("rm", "/usr/sbin/policy-rc.d")
+        self.b.run("sh", "-c", f"echo 'nonsense = 1' >>{CONFIG_FILE}")
+        refused = postinst(check=False)
+        self.b.run("sed", "-i", "/nonsense/d", CONFIG_FILE)
+        check(refused.returncode != 0 and self.pids() == {**before, "curated.service": 0},
+              "a configuration that is refused ends the upgrade at curated")
+        self.b.systemctl("start", "arancini.target")
+        self.up("curated.service")
+        postinst()
+        for unit in INGESTD:
+            self.taken_over(unit, before[unit])
+        check(senders.same(), "corrected, the upgrade goes on")
+
+        before = self.pids()
         self.b.systemctl("stop", "curated.service")
         postinst()
         for unit in INGESTD:
