@@ -323,24 +323,29 @@ TEST_F(LogService, JournalThatIsDrainedMeanwhile) {
   run_publishd("update-v1-concat", "[journal]\nspill_after_s = 0.1\nsegment_bytes = 8388608\n");
   feed(*ring, 100);
   ASSERT_TRUE(wait_until([&] { return ring->drained(); })) << log();
-  limit(1);
-  for (std::uint32_t i = 0; i < 12'000; ++i) {
-    ASSERT_TRUE(wait_until([&] { return ring->write(i % 7, 60); })) << log();
+  // The reader may have been fast enough to need nothing of what is gone: once more then.
+  std::size_t begins = 0;
+  for (int attempt = 0; attempt < 5 && begins <= 1; ++attempt) {
+    limit(1);
+    for (std::uint32_t i = 0; i < 12'000; ++i) {
+      ASSERT_TRUE(wait_until([&] { return ring->write(i % 7, 60); })) << log();
+    }
+    bool drained = false;
+    // Nobody takes what comes until all of it is somewhere else.
+    Restored r = read(request(*ring), [&](const Restored& now) {
+      if (drained || now.records == 0) return false;
+      drained = true;
+      limit(-1);
+      EXPECT_TRUE(wait_until([&] { return ring->ring().in_log() == ring->ring().tail(); }, 60s)) << log();
+      return false;
+    });
+    ASSERT_TRUE(r.done) << r.said() << log();
+    begins = r.begins.size();
+    scan(*ring, RingPosition{r.done->ring_position()}, r);
+    EXPECT_EQ(r.gaps(1, ring->written()), 0U);
+    EXPECT_EQ(r.wrong, "");
   }
-  bool drained = false;
-  // Nobody takes what comes until all of it is somewhere else.
-  Restored r = read(request(*ring), [&](const Restored& now) {
-    if (drained || now.records == 0) return false;
-    drained = true;
-    limit(-1);
-    EXPECT_TRUE(wait_until([&] { return ring->ring().in_log() == ring->ring().tail(); }, 60s)) << log();
-    return false;
-  });
-  ASSERT_TRUE(r.done) << r.said() << log();
-  EXPECT_GT(r.begins.size(), 1U);
-  scan(*ring, RingPosition{r.done->ring_position()}, r);
-  EXPECT_EQ(r.gaps(1, ring->written()), 0U);
-  EXPECT_EQ(r.wrong, "");
+  EXPECT_GT(begins, 1U);
 }
 
 TEST_F(LogService, JournalAsTheSinkIsTheLog) {
