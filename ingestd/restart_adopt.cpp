@@ -30,6 +30,20 @@ std::optional<std::string_view> name_today(const RouterRules& rules, const IpAdd
   return entry == nullptr ? std::string_view() : std::string_view(entry->name);
 }
 
+// The newest that the life before gave to anything of `state`: those of sessions that ended still say who
+// told a peer or a view.
+std::uint64_t last_serial(const RestartState& state) {
+  std::uint64_t last = 0;
+  for (const RestartSession& session : state.sessions) last = std::max(last, session.serial);
+  for (const RestartRouter& router : state.routers) {
+    for (const RestartPeer& peer : router.peers) {
+      last = std::max(last, peer.up_session);
+      for (const RestartView& view : peer.views) last = std::max(last, view.claimed_serial);
+    }
+  }
+  return last;
+}
+
 // Empty: its tables are what they were.
 std::string_view differs(const Router* restored, const RestartRouter& was) {
   using Key = std::tuple<std::uint8_t, std::uint64_t, IpAddress>;
@@ -80,7 +94,7 @@ class Adopter {
       routers_[i] = shard_.peers.router_if_room(state.routers[i].address, state.routers[i].name);
       if (routers_[i] == nullptr) why[i] = "no row for its router";
     }
-    if (!state.sessions.empty()) shard_.peers.leave_serials(state.sessions.back().serial);
+    shard_.peers.leave_serials(last_serial(state));
     for (const RestartSession& was : state.sessions) {
       const bool unidentified = was.router == RestartSession::kNone;
       std::string_view no = unidentified ? why_none : why[was.router];

@@ -132,6 +132,39 @@ TEST(RestartAdopt, ASessionGoesOnWithoutAWord) {
   EXPECT_EQ(after.h.metric(IngestMetric::Routes), kRoutesTold);
 }
 
+// Who told a view last may be a session that ended long ago, and none may be open at the restart.
+TEST(RestartAdopt, SessionsOfTheLifeAfterAreNewerThanAllBefore) {
+  for (const bool one_is_open : {false, true}) {
+    Before before;
+    for (int i = 0; i < 5; ++i) {
+      before.h.sink().close_session(before.session);
+      before.session = before.h.open();
+      before.h.send(before.session, initiation("router", "text"));
+      before.h.send(before.session, announcement(0, 0));
+    }
+    // The last but one of them goes on, or none.
+    const SessionId older = before.h.open();
+    before.h.send(older, initiation("router", "text"));
+    const SessionId newest = before.h.open();
+    before.h.send(newest, initiation("router", "text"));
+    before.h.sink().close_session(before.session);
+    before.h.send(newest, announcement(0, 0));
+    before.h.sink().close_session(newest);
+    if (!one_is_open) before.h.sink().close_session(older);
+    before.h.settle();
+    before.left = ingestd::export_restart(before.h.shard().impl());
+    ASSERT_EQ(before.left.state.sessions.size(), one_is_open ? 1U : 0U);
+    ASSERT_EQ(before.left.state.routers.size(), 1U);
+    After after(before, {});
+    const SessionId session = after.h.open();
+    after.h.send(session, initiation("router", "text"));
+    after.h.send(session, announcement(0, 7));  // without Peer Up
+    after.h.settle();
+    EXPECT_EQ(after.h.metric(IngestMetric::MessagesSuperseded), 0U);
+    EXPECT_EQ(after.h.metric(IngestMetric::UpdatesAnnounced), 1U);
+  }
+}
+
 TEST(RestartAdopt, OtherTablesAreRefused) {
   Before before;
   before.left.state.routers[0].peers[0].views[0].tables[0].routes += 1;
