@@ -214,7 +214,10 @@ TEST(DrainSim, EachUpdateOnceAndInOrder) {
     return;
   }
   const char* more = std::getenv("SIM_HISTORIES");
-  const std::uint64_t histories = more != nullptr ? std::strtoull(more, nullptr, 10) : 100'000;
+  const bool many = std::getenv("ARANCINI_LONG") != nullptr;
+  const std::uint64_t histories = more != nullptr ? std::strtoull(more, nullptr, 10)
+                                  : many          ? 200'000
+                                                  : 40'000;
   Outcome sum;
   for (std::uint64_t seed = 1; seed <= histories; ++seed) {
     const Outcome o = run_history(seed);
