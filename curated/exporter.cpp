@@ -461,9 +461,19 @@ Result<std::unique_ptr<Exporter>, std::string> Exporter::start(const Config& con
   mg_callbacks callbacks{};
   callbacks.log_message = &State::log_message;
   const std::string port = config.metrics.listen.to_string();
-  const char* options[] = {
-      "listening_ports", port.c_str(),        "num_threads", "4",    "request_timeout_ms",
-      "10000",           "enable_keep_alive", "no",          nullptr};
+  // A thread waits for each request that does not come: many of them, for a short time, and few that wait
+  // for a thread.
+  const char* options[] = {"listening_ports",
+                           port.c_str(),
+                           "num_threads",
+                           "32",
+                           "request_timeout_ms",
+                           "2000",
+                           "connection_queue",
+                           "16",
+                           "enable_keep_alive",
+                           "no",
+                           nullptr};
   state->server = mg_start(&callbacks, state.get(), options);
   if (state->server == nullptr) {
     return Err{fmt::format("metrics listener {}: {}; choose another metrics.listen", port,

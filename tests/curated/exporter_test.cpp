@@ -5,27 +5,37 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <utility>
+#include <vector>
 
 #include "tests/curated/test_fleet.h"
 
 namespace arancini::curated {
 namespace {
 
-// What the server at 127.0.0.1:port says, status line and all.
-std::string http(std::uint16_t port, const std::string& method, const std::string& path) {
-  const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+// A connection to 127.0.0.1:port on which `request` was sent; invalid if that did not work.
+Fd ask(std::uint16_t port, const std::string& request) {
+  Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in to{};
   to.sin_family = AF_INET;
   to.sin_port = htons(port);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) != 0) return "cannot connect";
-  const std::string request = method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n";
-  if (::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(request.size()))
-    return "";
+  const bool sent =
+      ::connect(fd.get(), reinterpret_cast<sockaddr*>(&to), sizeof to) == 0 &&
+      ::send(fd.get(), request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size());
+  return sent ? std::move(fd) : Fd();
+}
+
+// What the server at 127.0.0.1:port says, status line and all.
+std::string http(std::uint16_t port, const std::string& method, const std::string& path) {
+  const Fd fd = ask(port, method + " " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  if (!fd) return "cannot connect";
   std::string out;
   char buffer[4096];
   ssize_t n = 0;
@@ -184,6 +194,25 @@ TEST(Exporter, IsReadOnly) {
       EXPECT_NE(answer.find("Allow: GET, HEAD\r\n"), std::string::npos);
     }
   }
+}
+
+TEST(Exporter, AnswersBesideRequestsThatDoNotCome) {
+  TestFleet t;
+  Fleet fleet(t.config, t.clock, nullptr);
+  const auto exporter = Exporter::start(t.config, fleet);
+  ASSERT_TRUE(exporter) << exporter.error();
+  const std::uint16_t port = exporter.value()->address().port;
+  std::vector<Fd> silent;
+  for (int i = 0; i < 24; ++i) {
+    silent.push_back(ask(port, "GET /metr"));
+    ASSERT_TRUE(silent.back().valid());
+  }
+  EXPECT_EQ(http_get(port, "/healthz").substr(0, 8), "HTTP/1.1");
+  char byte = 0;
+  const auto waits = [&](const Fd& fd) {
+    return ::recv(fd.get(), &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
+  };
+  EXPECT_TRUE(std::ranges::any_of(silent, waits)) << "the answer came after the others were given up";
 }
 
 TEST(Exporter, SaysThatItsPortIsTaken) {
