@@ -661,7 +661,7 @@ ControlServer::~ControlServer() {
 Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const Config& config, Fleet& fleet,
                                                                          Logger& log, Setup setup) {
   auto state = std::make_unique<State>(config, fleet, std::move(setup));
-  auto listener = LocalListener::open(config.control_path(), "control", log);
+  auto listener = LocalListener::open(config.control_path(), "control", LocalListener::Callers::Group, log);
   if (!listener) return Err{listener.error()};
   state->listener.emplace(std::move(listener).value());
 

@@ -270,7 +270,7 @@ Result<std::unique_ptr<ControlService>, std::string> ControlService::start(const
                                                                            const Clock& clock, Hooks hooks) {
   auto state = std::make_unique<State>(options, tasks, sessions, clock, std::move(hooks));
   if (!state->stop) return Err{std::string("no descriptor for the control service")};
-  auto listener = LocalListener::open(options.path, "control", state->log);
+  auto listener = LocalListener::open(options.path, "control", LocalListener::Callers::User, state->log);
   if (!listener) return Err{listener.error()};
   state->listener.emplace(std::move(listener).value());
   grpc::ServerBuilder builder;

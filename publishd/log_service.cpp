@@ -253,7 +253,7 @@ void LogService::State::run() {
   std::string told;
   while (!stop.load(std::memory_order_acquire)) {
     if (!listener) {
-      auto opened = LocalListener::open(path, "log", log);
+      auto opened = LocalListener::open(path, "log", LocalListener::Callers::User, log);
       if (!opened) {
         if (told != opened.error()) log.error("{}; tried again by itself", opened.error());
         told = opened.error();

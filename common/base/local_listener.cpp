@@ -19,10 +19,12 @@ namespace {
 // loop spinning.
 constexpr std::uint64_t kDeafNs = 500'000'000U;
 
-bool may_call(int fd, ucred& who) {
+bool may_call(int fd, LocalListener::Callers callers, ucred& who) {
   socklen_t size = sizeof who;
   if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) != 0) return false;
-  if (who.uid == 0 || who.uid == ::geteuid() || who.gid == ::getegid()) return true;
+  if (who.uid == 0 || who.uid == ::geteuid()) return true;
+  if (callers == LocalListener::Callers::User) return false;
+  if (who.gid == ::getegid()) return true;
   std::array<gid_t, 256> groups{};
   size = sizeof groups;
   if (::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &size) != 0) return false;
@@ -33,7 +35,7 @@ bool may_call(int fd, ucred& who) {
 }  // namespace
 
 Result<LocalListener, std::string> LocalListener::open(const std::string& path, const std::string& what,
-                                                       Logger& log) {
+                                                       Callers callers, Logger& log) {
   const auto failed = [&](const char* step) {
     return Err{fmt::format("{} socket {}: {}: {}", what, path, step, std::strerror(errno))};
   };
@@ -48,12 +50,13 @@ Result<LocalListener, std::string> LocalListener::open(const std::string& path, 
   if (!fd) return failed("socket");
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) return failed("unlink");
   // Linux gives the new name the mode of the socket, so there is no moment in which it is open to more.
-  if (::fchmod(fd.get(), 0660) != 0) return failed("fchmod");
+  const mode_t mode = callers == Callers::Group ? 0660 : 0600;
+  if (::fchmod(fd.get(), mode) != 0) return failed("fchmod");
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
     return failed("bind");
-  if (::chmod(path.c_str(), 0660) != 0) return failed("chmod");  // the umask took some of it away
+  if (::chmod(path.c_str(), mode) != 0) return failed("chmod");  // the umask took some of it away
   if (::listen(fd.get(), 64) != 0) return failed("listen");
-  return LocalListener(std::move(fd), path, what, log);
+  return LocalListener(std::move(fd), path, what, callers, log);
 }
 
 LocalListener::~LocalListener() {
@@ -72,12 +75,13 @@ Fd LocalListener::accept(std::uint64_t now_boottime_ns, ucred* who) {
       return fd;
     }
     ucred caller{};
-    if (may_call(fd.get(), caller)) {
+    if (may_call(fd.get(), callers_, caller)) {
       if (who != nullptr) *who = caller;
       return fd;
     }
-    log_->warn("{}: call of pid {}, uid {}, gid {} refused: not root, not uid {}, not in group {}", what_,
-               caller.pid, caller.uid, caller.gid, ::geteuid(), ::getegid());
+    log_->warn("{}: call of pid {}, uid {}, gid {} refused: not root, not uid {}{}", what_, caller.pid,
+               caller.uid, caller.gid, ::geteuid(),
+               callers_ == Callers::Group ? fmt::format(", not in group {}", ::getegid()) : "");
   }
 }
 

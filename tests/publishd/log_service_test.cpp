@@ -690,7 +690,7 @@ TEST_F(LogServiceStream, BadRequestsAreRefused) {
   EXPECT_EQ(read(bad).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   struct stat st {};
   ASSERT_EQ(::stat((run() + "/publishd.sock").c_str(), &st), 0);
-  EXPECT_EQ(st.st_mode & 0777U, 0660U);
+  EXPECT_EQ(st.st_mode & 0777U, 0600U);
 }
 
 }  // namespace
