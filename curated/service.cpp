@@ -7,6 +7,8 @@
 #include <grpcpp/server_posix.h>
 
 #include <fmt/format.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,16 +24,17 @@
 
 #include "common/base/error.h"
 #include "common/base/local_listener.h"
-#include "common/base/reuseport.h"
 #include "common/base/types.h"
 #include "curated/audit_log.h"
 #include "curated/callers.h"
+#include "curated/listeners.h"
 #include "curated/reloader.h"
 #include "curated/restarter.h"
 #include "curated/router_diagnosis.h"
 #include "curated/settings_client.h"
 #include "curated/shards_client.h"
 #include "curated/status_message.h"
+#include "curated/tcp_acceptor.h"
 
 namespace arancini::curated {
 
@@ -82,6 +85,11 @@ constexpr std::uint32_t kRestartTimeoutS = 120;
 constexpr std::uint32_t kDrainTimeoutS = 60;
 constexpr int kMostThreads = 64;
 constexpr int kMostStreams = 32;  // calls of one connection at a time
+// Descriptors of the API; what is left of RLIMIT_NOFILE (1024 at least) is for everything else.
+constexpr std::size_t kMostLocal = 256;
+constexpr std::size_t kMostTcp = 128;
+constexpr int kHandshakeMs = 5000;
+constexpr int kIdleMs = 600'000;  // a connection without calls
 
 // One that watches, while there is room for it.
 class Watcher {
@@ -125,6 +133,8 @@ class ControlImpl final : public pb::Control::Service {
                                      }}) {}
 
   [[nodiscard]] Callers& callers() { return callers_; }
+  // For the log.
+  void warn(std::string_view text) { audit_.say(LogLevel::Warn, text); }
   // On TCP; before the first call.
   void listens_on(std::string address) { tcp_address_ = std::move(address); }
   // Calls that would last end soon.
@@ -627,7 +637,10 @@ struct ControlServer::State {
   State(const Config& config, Fleet& fleet, Setup setup) : service(config, fleet, std::move(setup)) {}
   ControlImpl service;
   std::optional<LocalListener> listener;
+  OpenConnections local{kMostLocal};
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> tls;  // null: no TCP
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<TcpAcceptor> acceptor;
 };
 
 namespace {
@@ -639,13 +652,22 @@ Result<std::string, std::string> content_of(const char* key, const std::string& 
   return text;
 }
 
-// Why a TCP port does not open, for the operator.
-std::string why_not(const SocketAddress& address) {
-  auto probe = make_bmp_listener(address, 1, 0);
-  return probe
-             ? "control.tls_cert, control.tls_key and control.tls_ca must be a certificate, its key, and the "
-               "certificate of a CA, all PEM"
-             : probe.error();
+using Pem = std::unique_ptr<BIO, decltype(&::BIO_free)>;
+using Certificate = std::unique_ptr<X509, decltype(&::X509_free)>;
+Pem pem_of(const std::string& text) {
+  return {::BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), &::BIO_free};
+}
+Certificate certificate_in(const std::string& text) {
+  return {::PEM_read_bio_X509(pem_of(text).get(), nullptr, nullptr, nullptr), &::X509_free};
+}
+
+// gRPC says nothing of files that it cannot use, and then no connection comes about.
+bool usable(const std::string& certificate, const std::string& key, const std::string& ca) {
+  const Certificate own = certificate_in(certificate);
+  char no_password[] = "";  // rather than to ask for one
+  const std::unique_ptr<EVP_PKEY, decltype(&::EVP_PKEY_free)> its(
+      ::PEM_read_bio_PrivateKey(pem_of(key).get(), nullptr, nullptr, no_password), &::EVP_PKEY_free);
+  return own && its && ::X509_check_private_key(own.get(), its.get()) == 1 && certificate_in(ca);
 }
 
 }  // namespace
@@ -654,6 +676,7 @@ ControlServer::ControlServer(std::unique_ptr<State> state) : state_(std::move(st
 
 ControlServer::~ControlServer() {
   state_->listener.reset();
+  state_->acceptor.reset();
   state_->service.end();
   state_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
 }
@@ -673,39 +696,62 @@ Result<std::unique_ptr<ControlServer>, std::string> ControlServer::start(const C
   builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
   builder.SetResourceQuota(grpc::ResourceQuota("control").SetMaxThreads(kMostThreads));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMostStreams);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  int port = 0;
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, kIdleMs);
+  Fd tcp;
   if (config.control.listen) {
+    auto opened = TcpAcceptor::listen(*config.control.listen);
+    if (!opened) {
+      return Err{fmt::format("control listener {}: {}; choose another control.listen",
+                             config.control.listen->to_string(), opened.error())};
+    }
+    tcp = std::move(opened).value();
     grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
     auto certificate = content_of("tls_cert", config.control.tls_cert);
     auto key = content_of("tls_key", config.control.tls_key);
     auto ca = content_of("tls_ca", config.control.tls_ca);
     for (const auto* file : {&certificate, &key, &ca})
       if (!*file) return Err{file->error()};
+    if (!usable(certificate.value(), key.value(), ca.value())) {
+      return Err{
+          fmt::format("control listener {}: control.tls_cert, control.tls_key and control.tls_ca must be a "
+                      "certificate, its key, and the certificate of a CA, all PEM",
+                      config.control.listen->to_string())};
+    }
     tls.pem_key_cert_pairs.push_back({std::move(key).value(), std::move(certificate).value()});
     tls.pem_root_certs = std::move(ca).value();
     const auto credentials = grpc::SslServerCredentials(tls);
     credentials->SetAuthMetadataProcessor(state->service.callers().name_check());
-    builder.AddListeningPort(config.control.listen->to_string(), credentials, &port);
+    state->tls = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
   }
   state->server = builder.BuildAndStart();
-  if (!state->server) {
-    return Err{config.control.listen
-                   ? fmt::format("control listener {}: {}", config.control.listen->to_string(),
-                                 why_not(*config.control.listen))
-                   : std::string("gRPC server did not start")};
-  }
+  if (!state->server) return Err{std::string("gRPC server did not start")};
   if (config.control.listen) {
-    const SocketAddress address{config.control.listen->host, static_cast<std::uint16_t>(port)};
-    state->service.listens_on(address.to_string());
-    log.info("control: serving {} with mTLS", address.to_string());
+    const std::string address = bound_address(tcp.get()).value_or(*config.control.listen).to_string();
+    state->service.listens_on(address);
+    state->acceptor = std::make_unique<TcpAcceptor>(
+        std::move(tcp), kMostTcp,
+        TcpAcceptor::Hooks{
+            .accepted =
+                [tls = state->tls.get()](int listening, Fd connection) {
+                  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters given;
+                  given.listener_fd = listening;
+                  given.fd = connection.release();
+                  tls->HandleNewConnection(&given);
+                },
+            .warn =
+                [&service = state->service, address](std::string_view text) {
+                  service.warn(fmt::format("control: {}: {}", address, text));
+                }});
+    log.info("control: serving {} with mTLS", address);
   }
   state->server->GetHealthCheckService()->SetServingStatus(pb::Control::service_full_name(), true);
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(state)));
 }
 
 int ControlServer::poll_fd() const {
-  return state_->listener->poll_fd(clock_ns(CLOCK_BOOTTIME));
+  return state_->local.room() ? state_->listener->poll_fd(clock_ns(CLOCK_BOOTTIME)) : -1;
 }
 
 void ControlServer::reload(const std::string& who) {
@@ -714,9 +760,13 @@ void ControlServer::reload(const std::string& who) {
 
 void ControlServer::accept_callers() {
   ucred who{};
-  while (Fd fd = state_->listener->accept(clock_ns(CLOCK_BOOTTIME), &who)) {
-    if (Fd known = state_->service.callers().connected(std::move(fd), who))
-      grpc::AddInsecureChannelFromFd(state_->server.get(), known.release());
+  while (state_->local.room()) {
+    Fd fd = state_->listener->accept(clock_ns(CLOCK_BOOTTIME), &who);
+    if (!fd) return;
+    Fd known = state_->service.callers().connected(std::move(fd), who);
+    if (!known) continue;
+    state_->local.add(known.get());
+    grpc::AddInsecureChannelFromFd(state_->server.get(), known.release());
   }
 }
 

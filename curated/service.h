@@ -31,8 +31,9 @@ class ControlServer {
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
 
-  // Readable when somebody calls; then accept_callers(). -1 (poll ignores it) for a moment when descriptors
-  // ran out: ask again before each wait, and wait for a second at most.
+  // Readable when somebody calls; then accept_callers(). -1 (poll ignores it) while too many
+  // connections are open, and for a moment when descriptors ran out: ask again before each wait, and wait for
+  // a second at most.
   [[nodiscard]] int poll_fd() const;
   // Refuses whoever is neither root, nor this user, nor in this process's group, and says so in the log.
   void accept_callers();
