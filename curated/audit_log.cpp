@@ -58,8 +58,9 @@ std::string AuditLog::append(std::string_view line) const {
 
 void AuditLog::add(const Entry& entry, std::uint64_t now_realtime_ns) {
   const std::string what =
-      fmt::format("{} command={} arguments={} result={}", entry.who, entry.command,
-                  quoted(entry.arguments, kMostArguments), quoted(entry.result, kMostArguments));
+      fmt::format("{} command={}{} arguments={} result={}", entry.who, entry.command,
+                  entry.call.empty() ? "" : " call=" + entry.call, quoted(entry.arguments, kMostArguments),
+                  quoted(entry.result, kMostArguments));
   const std::lock_guard lock(mutex_);
   log_.log(entry.well ? LogLevel::Info : LogLevel::Warn, "control: {}", what);
   const std::string why = append(fmt::format("{} {}\n", time_text(now_realtime_ns), what));

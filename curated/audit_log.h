@@ -23,6 +23,7 @@ class AuditLog {
     std::string arguments;  // as text; untrusted
     std::string result;     // "ok", or what went wrong; one line
     bool well = true;
+    std::string call = {};  // "4711.3": of a call that has two lines, as it begins and as it ends; else empty
   };
 
   // `path`: "<state>/audit.log". Counters are borrowed.

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -232,13 +233,15 @@ class ControlImpl final : public pb::Control::Service {
   grpc::Status Restart(grpc::ServerContext* context, const pb::RestartRequest* request,
                        grpc::ServerWriter<pb::RestartProgress>* writer) override {
     std::string result;
-    return changing(*context, "Restart", *request, result,
-                    [&] { return restart(*context, *request, *writer, result); });
+    return changing(
+        *context, "Restart", *request, result, [&] { return restart(*context, *request, *writer, result); },
+        Lasts::Long);
   }
 
   grpc::Status Drain(grpc::ServerContext* context, const pb::DrainRequest* request,
                      pb::DrainReply* out) override {
-    return changing(*context, "Drain", *request, *out, [&] { return drain(*context, *request, *out); });
+    return changing(
+        *context, "Drain", *request, *out, [&] { return drain(*context, *request, *out); }, Lasts::Long);
   }
 
   grpc::Status Reload(grpc::ServerContext* context, const pb::ReloadRequest* request,
@@ -247,10 +250,13 @@ class ControlImpl final : public pb::Control::Service {
       reload(true, *out);
       return grpc::Status::OK;
     }
-    return changing(*context, "Reload", *request, *out, [&] {
-      reload(false, *out);
-      return grpc::Status::OK;
-    });
+    return changing(
+        *context, "Reload", *request, *out,
+        [&] {
+          reload(false, *out);
+          return grpc::Status::OK;
+        },
+        Lasts::Long);
   }
   void reload_by_signal(const std::string& who) {
     pb::ReloadReply reply;
@@ -369,24 +375,37 @@ class ControlImpl final : public pb::Control::Service {
     return latest_;
   }
 
+  bool ends() {
+    const std::lock_guard lock(ending_mutex_);
+    return ends_;
+  }
   // A moment of waiting; false: curated ends.
   bool pause() {
     std::unique_lock lock(ending_mutex_);
     return !ending_.wait_for(lock, kLookAgain, [this] { return ends_; });
   }
 
-  // A call that changes something: refused to those who may only look, and always in the audit log. What came
-  // of it is in `reply`: its problems, or, as text, why it did not end well.
+  // A call that changes something: refused to those who may only look, and always in the audit log; one that
+  // changes things while it lasts also as it begins, since curated may die before its end. What came of it is
+  // in `reply`: its problems, or, as text, why it did not end well.
+  enum class Lasts : std::uint8_t { Short, Long };
   template <class Reply, class F>
   grpc::Status changing(const grpc::ServerContext& context, const char* command,
-                        const google::protobuf::Message& request, const Reply& reply, F&& f) {
+                        const google::protobuf::Message& request, const Reply& reply, F&& f,
+                        Lasts lasts = Lasts::Short) {
     const Caller caller = callers_.of(context);
+    std::string call;
+    if (lasts == Lasts::Long && caller.may_change.empty()) {
+      call = fmt::format("{}.{}", ::getpid(), calls_.fetch_add(1) + 1);
+      audit_.add({caller.who, command, request.ShortDebugString(), "begun", true, call},
+                 clock_ns(CLOCK_REALTIME));
+    }
     const grpc::Status status = caller.may_change.empty()
                                     ? f()
                                     : grpc::Status(grpc::StatusCode::PERMISSION_DENIED, caller.may_change);
     std::string why = status.ok() ? problem_in(reply) : status.error_message();
     const bool well = status.ok() && why.empty();
-    audit_.add({caller.who, command, request.ShortDebugString(), well ? "ok" : std::move(why), well},
+    audit_.add({caller.who, command, request.ShortDebugString(), well ? "ok" : std::move(why), well, call},
                clock_ns(CLOCK_REALTIME));
     return status;
   }
@@ -442,6 +461,10 @@ class ControlImpl final : public pb::Control::Service {
       message.set_ok(p.ok);
       writer.Write(message);
     });
+    if (!why.empty() && ends())
+      return {grpc::StatusCode::UNAVAILABLE, "curated is stopping; nothing more is restarted"};
+    if (!why.empty() && context.IsCancelled())
+      return {grpc::StatusCode::CANCELLED, "the caller is gone; nothing more is restarted"};
     return grpc::Status::OK;
   }
 
@@ -476,9 +499,21 @@ class ControlImpl final : public pb::Control::Service {
       return config_.sink.kind == SinkKind::Journal ? 0 : metric(view.publish, PublishMetric::JournalBytes);
     };
     std::uint64_t journal_bytes = 0;
+    std::vector<std::uint32_t> drained;  // those that were seen draining
     while (problems.empty()) {
       left = shards_.drain(shard, ShardsClient::Drain::Look, problems);
       journal_bytes = spilled();
+      for (const DrainLeft& l : left) {
+        const bool before = std::ranges::find(drained, l.shard) != drained.end();
+        if (l.draining && !before) drained.push_back(l.shard);
+        if (!l.draining && before && !request.undo()) {
+          problems.push_back(
+              {l.shard, fmt::format("{} ({}): the drain was undone (by another call, or a restart)",
+                                    arancini::to_string(ErrorCode::DrainFailed),
+                                    static_cast<unsigned>(ErrorCode::DrainFailed))});
+        }
+      }
+      if (!problems.empty()) break;
       const bool done = std::ranges::all_of(left, [&](const DrainLeft& l) {
         return request.undo() ? !l.draining : l.empty() && journal_bytes == 0;
       });
@@ -487,9 +522,9 @@ class ControlImpl final : public pb::Control::Service {
         add_what_is_left(left, journal_bytes, problems);
         break;
       }
-      if (context.IsCancelled())
-        return {grpc::StatusCode::CANCELLED, "nobody waits any more; the drain stays"};
+      // In this order: a curated that stops ends the connections of callers as well.
       if (!pause()) return {grpc::StatusCode::UNAVAILABLE, "curated is stopping; the drain stays"};
+      if (context.IsCancelled()) return {grpc::StatusCode::CANCELLED, "the caller is gone; the drain stays"};
     }
     out.set_journal_bytes(journal_bytes);
     for (const DrainLeft& l : left) {
@@ -622,6 +657,7 @@ class ControlImpl final : public pb::Control::Service {
   Reloader reloader_;
   std::string tcp_address_;
   std::atomic<int> watchers_{0};
+  std::atomic<std::uint64_t> calls_{0};  // that have two lines in the audit log
   std::mutex restarting_;
   std::mutex latest_mutex_;  // of the next two
   std::shared_ptr<const pb::Status> latest_;

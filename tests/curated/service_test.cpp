@@ -6,6 +6,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <shard.grpc.pb.h>
 #include <sys/stat.h>
 
 #include <atomic>
@@ -263,6 +264,53 @@ TEST_F(Control, WritesDownWhoChangedWhat) {
   struct stat s {};
   ASSERT_EQ(::stat((t_.config.paths.state_dir + "/audit.log").c_str(), &s), 0);
   EXPECT_EQ(s.st_mode & 0137, 0U);
+}
+
+// A shard that drains, until it does not any more.
+class FakeShard final : public shard::v1::Shard::Service {
+ public:
+  explicit FakeShard(const std::string& path) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~FakeShard() override { server_->Shutdown(std::chrono::system_clock::now()); }
+  grpc::Status Drain(grpc::ServerContext*, const shard::v1::DrainRequest* request,
+                     shard::v1::DrainReply* out) override {
+    out->set_draining(request->action() == shard::v1::DrainRequest::LOOK && ++looks_ <= 2);
+    out->set_ring_used_bytes(100);
+    return grpc::Status::OK;
+  }
+
+ private:
+  std::atomic<int> looks_{0};
+  std::unique_ptr<grpc::Server> server_;
+};
+
+TEST_F(Control, ADrainThatIsUndoneEndsAndTheAuditHasItsBeginAndItsEnd) {
+  std::filesystem::create_directories(t_.config.paths.state_dir);
+  FakeShard shard(t_.config.ingestd_control_path(0));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(50));
+  pb::DrainRequest request;
+  request.set_shard(0);
+  request.set_timeout_s(3600);
+  pb::DrainReply reply;
+  const auto rc = pb::Control::NewStub(channel_)->Drain(&context, request, &reply);
+  ASSERT_TRUE(rc.ok()) << rc.error_message();
+  ASSERT_EQ(reply.problems_size(), 1);
+  EXPECT_EQ(reply.problems(0).shard(), 0U);
+  EXPECT_NE(reply.problems(0).text().find("the drain was undone (by another call, or a restart)"),
+            std::string::npos)
+      << reply.problems(0).text();
+  std::ifstream in(t_.config.paths.state_dir + "/audit.log");
+  std::string begun, ended;
+  ASSERT_TRUE(std::getline(in, begun) && std::getline(in, ended));
+  const std::string what =
+      fmt::format(" command=Drain call={}.1 arguments=\"shard: 0 timeout_s: 3600\" result=\"", ::getpid());
+  EXPECT_NE(begun.find(what + "begun\""), std::string::npos) << begun;
+  EXPECT_NE(ended.find(what + "shard 0: "), std::string::npos) << ended;
 }
 
 TEST_F(Control, WithoutAnAuditFileCallsAreServedAndItIsCounted) {

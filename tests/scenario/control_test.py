@@ -267,7 +267,7 @@ def audit_lines(p):
     with open(path) as f:
         lines = f.read().splitlines()
     pattern = re.compile(r'\d{4}-\d\d-\d\dT[\d:.]+Z (uid=\d+ gid=\d+ pid=\d+ user=\S+|certificate=".*" address=\S+) '
-                         r'command=\w+ arguments=".*" result=".*"$')
+                         r'command=\w+( call=\d+\.\d+)? arguments=".*" result=".*"$')
     for line in lines:
         assert pattern.match(line), line
     def one(*words):
