@@ -20,6 +20,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -82,6 +83,8 @@ grpc::Status no_tables() {
 
 constexpr auto kLookAgain = std::chrono::milliseconds(100);
 constexpr int kMostWatchers = 16;  // each takes a thread
+constexpr int kMostLookups = 2;    // each holds what it found until it is written
+constexpr auto kReadWithin = std::chrono::seconds(60);
 constexpr std::uint32_t kRestartTimeoutS = 120;
 constexpr std::uint32_t kDrainTimeoutS = 60;
 constexpr int kMostThreads = 64;
@@ -92,18 +95,44 @@ constexpr std::size_t kMostTcp = 128;
 constexpr int kHandshakeMs = 5000;
 constexpr int kIdleMs = 600'000;  // a connection without calls
 
-// One that watches, while there is room for it.
-class Watcher {
+// One of those that do the same at a time, while there is room for it.
+class OneOf {
  public:
-  explicit Watcher(std::atomic<int>& all) : all_(all), admitted_(all.fetch_add(1) < kMostWatchers) {}
-  ~Watcher() { all_.fetch_sub(1); }
-  Watcher(const Watcher&) = delete;
-  Watcher& operator=(const Watcher&) = delete;
+  OneOf(std::atomic<int>& all, int most) : all_(all), admitted_(all.fetch_add(1) < most) {}
+  ~OneOf() { all_.fetch_sub(1); }
+  OneOf(const OneOf&) = delete;
+  OneOf& operator=(const OneOf&) = delete;
   [[nodiscard]] bool admitted() const { return admitted_; }
 
  private:
   std::atomic<int>& all_;
   const bool admitted_;
+};
+
+// Ends a call whose caller does not read the answer within a time.
+class ReadWithin {
+ public:
+  ReadWithin(grpc::ServerContext& context, std::chrono::seconds time)
+      : thread_([this, &context, time] {
+          std::unique_lock lock(mutex_);
+          if (!written_.wait_for(lock, time, [this] { return is_written_; })) context.TryCancel();
+        }) {}
+  ~ReadWithin() {
+    {
+      const std::lock_guard lock(mutex_);
+      is_written_ = true;
+    }
+    written_.notify_all();
+    thread_.join();
+  }
+  ReadWithin(const ReadWithin&) = delete;
+  ReadWithin& operator=(const ReadWithin&) = delete;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable written_;
+  bool is_written_ = false;
+  std::thread thread_;
 };
 
 class ControlImpl final : public pb::Control::Service {
@@ -155,7 +184,7 @@ class ControlImpl final : public pb::Control::Service {
     const std::uint32_t wanted = request->interval_ms() == 0 ? 1000 : request->interval_ms();
     if (wanted < 100 || wanted > 60'000)
       return {grpc::StatusCode::INVALID_ARGUMENT, "interval_ms must be from 100 to 60000"};
-    const Watcher watcher(watchers_);
+    const OneOf watcher(watchers_, kMostWatchers);
     if (!watcher.admitted()) {
       return {grpc::StatusCode::RESOURCE_EXHAUSTED,
               fmt::format("{} watch already: end one, or ask now and then", kMostWatchers)};
@@ -203,7 +232,13 @@ class ControlImpl final : public pb::Control::Service {
       wanted.router = router->address;
       wanted.router_name = router->name;
     }
+    const OneOf turn(lookups_, kMostLookups);
+    if (!turn.admitted()) {
+      return {grpc::StatusCode::RESOURCE_EXHAUSTED,
+              fmt::format("{} look-ups are under way: try again when one has ended", kMostLookups)};
+    }
     LookupFound found = shards_.lookup(wanted, [context] { return context->IsCancelled(); });
+    const ReadWithin patience(*context, kReadWithin);
     pb::LookupReply reply;
     std::size_t bytes = 0;
     for (std::string& route : found.routes) {
@@ -657,6 +692,7 @@ class ControlImpl final : public pb::Control::Service {
   Reloader reloader_;
   std::string tcp_address_;
   std::atomic<int> watchers_{0};
+  std::atomic<int> lookups_{0};
   std::atomic<std::uint64_t> calls_{0};  // that have two lines in the audit log
   std::mutex restarting_;
   std::mutex latest_mutex_;  // of the next two

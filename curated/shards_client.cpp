@@ -152,27 +152,38 @@ LookupFound ShardsClient::lookup(const LookupWanted& wanted, const Cancelled& ca
     request.set_router(bytes_of(wanted.router));
     request.set_router_name(wanted.router_name);
   }
-  request.set_limit(wanted.limit);
+  request.set_limit(wanted.limit == 0 ? kMostRoutes : std::min(wanted.limit, kMostRoutes));
 
   LookupFound out;
   std::mutex mutex;  // of what follows
   std::vector<Found> all;
+  std::uint64_t bytes = 0;
   const auto statuses = ask_all(config_.shards.count, kLookupPatience, cancelled,
                                 [&](std::uint32_t k, grpc::ClientContext& context) {
                                   const auto stub = stub_of(config_, k);
                                   const auto reader = stub->Lookup(&context, request);
                                   pb::LookupReply reply;
+                                  bool enough = false;
                                   while (reader->Read(&reply)) {
+                                    const std::uint64_t size = reply.ByteSizeLong();
                                     std::vector<Found> some;
                                     for (std::string& update : *reply.mutable_routes()) {
                                       if (auto route = found(std::move(update)))
                                         some.push_back(*std::move(route));
                                     }
                                     const std::lock_guard lock(mutex);
+                                    bytes += size;
+                                    if (bytes > kMostBytes) {
+                                      out.truncated = true;
+                                      enough = true;
+                                      context.TryCancel();
+                                      break;
+                                    }
                                     std::move(some.begin(), some.end(), std::back_inserter(all));
                                     out.truncated = out.truncated || reply.truncated();
                                   }
-                                  return reader->Finish();
+                                  const grpc::Status status = reader->Finish();
+                                  return enough ? grpc::Status::OK : status;
                                 });
   for (std::uint32_t k = 0; k < statuses.size(); ++k) {
     if (!statuses[k].ok()) out.problems.push_back({k, problem_text(statuses[k])});

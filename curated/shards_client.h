@@ -40,7 +40,7 @@ struct LookupWanted {
 };
 struct LookupFound {
   std::vector<std::string> routes;  // framed Updates, longest prefix first
-  bool truncated = false;
+  bool truncated = false;           // by the limit, or by what is held here at most
   std::vector<ShardProblem> problems;
 };
 
@@ -74,6 +74,9 @@ class ShardsClient {
 
   // By shard, within half a second.
   [[nodiscard]] std::vector<ShardAnswer> states() const;
+  // Holds what it finds: kMostRoutes of each shard at most, kMostBytes of all.
+  static constexpr std::uint64_t kMostRoutes = 100'000;
+  static constexpr std::uint64_t kMostBytes = 128U << 20;
   [[nodiscard]] LookupFound lookup(const LookupWanted& wanted, const Cancelled& cancelled) const;
   // `router` null: of all. Those that do not know the router are left out.
   [[nodiscard]] std::vector<DumpDone> dump(const IpAddress* router, const Cancelled& cancelled,

@@ -9,9 +9,12 @@
 #include <shard.grpc.pb.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <atomic>
+#include <condition_variable>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <thread>
 
 #include "curated/audit_log.h"
@@ -266,7 +269,7 @@ TEST_F(Control, WritesDownWhoChangedWhat) {
   EXPECT_EQ(s.st_mode & 0137, 0U);
 }
 
-// A shard that drains, until it does not any more.
+// A shard that drains, until it does not any more, and answers look-ups when it is told to.
 class FakeShard final : public shard::v1::Shard::Service {
  public:
   explicit FakeShard(const std::string& path) {
@@ -283,8 +286,43 @@ class FakeShard final : public shard::v1::Shard::Service {
     return grpc::Status::OK;
   }
 
+  // Answers when answer() was called.
+  grpc::Status Lookup(grpc::ServerContext*, const shard::v1::LookupRequest* request,
+                      grpc::ServerWriter<shard::v1::LookupReply>* writer) override {
+    limit_ = request->limit();
+    {
+      const std::lock_guard lock(mutex_);
+      ++lookups_;
+    }
+    changed_.notify_all();
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return answers_; });
+    shard::v1::LookupReply reply;
+    reply.set_truncated(true);
+    writer->Write(reply);
+    return grpc::Status::OK;
+  }
+  // True when so many look-ups have come.
+  bool asked(int times) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::seconds(20), [&] { return lookups_ >= times; });
+  }
+  void answer() {
+    {
+      const std::lock_guard lock(mutex_);
+      answers_ = true;
+    }
+    changed_.notify_all();
+  }
+  [[nodiscard]] std::uint64_t limit() const { return limit_; }
+
  private:
   std::atomic<int> looks_{0};
+  std::atomic<std::uint64_t> limit_{0};
+  std::mutex mutex_;  // of the next two
+  int lookups_ = 0;
+  bool answers_ = false;
+  std::condition_variable changed_;
   std::unique_ptr<grpc::Server> server_;
 };
 
@@ -311,6 +349,39 @@ TEST_F(Control, ADrainThatIsUndoneEndsAndTheAuditHasItsBeginAndItsEnd) {
       fmt::format(" command=Drain call={}.1 arguments=\"shard: 0 timeout_s: 3600\" result=\"", ::getpid());
   EXPECT_NE(begun.find(what + "begun\""), std::string::npos) << begun;
   EXPECT_NE(ended.find(what + "shard 0: "), std::string::npos) << ended;
+}
+
+TEST_F(Control, BoundsLookupsAndWhatTheyHold) {
+  FakeShard shard(t_.config.ingestd_control_path(0));
+  const auto stub = pb::Control::NewStub(channel_);
+  pb::LookupRequest request;
+  request.set_prefix("0.0.0.0/0");
+  request.set_match(pb::LookupRequest::LONGER);
+  const auto look_up = [&](grpc::ClientContext& context) {
+    set_deadline(context);
+    return stub->Lookup(&context, request);
+  };
+  pb::LookupReply reply;
+  std::array<grpc::ClientContext, 2> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<pb::LookupReply>>> two;
+  for (grpc::ClientContext& context : contexts) two.push_back(look_up(context));
+  EXPECT_TRUE(shard.asked(2));
+  {
+    grpc::ClientContext context;
+    const grpc::Status third = look_up(context)->Finish();
+    EXPECT_EQ(third.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_EQ(third.error_message(), "2 look-ups are under way: try again when one has ended");
+  }
+  EXPECT_EQ(shard.limit(), 100'000U) << "no limit was asked for";
+  shard.answer();
+  for (const auto& reader : two) {
+    EXPECT_TRUE(reader->Read(&reply));
+    EXPECT_TRUE(reply.truncated());
+    EXPECT_FALSE(reader->Read(&reply));
+    EXPECT_TRUE(reader->Finish().ok());
+  }
+  grpc::ClientContext context;
+  EXPECT_TRUE(look_up(context)->Read(&reply)) << "there is room again";
 }
 
 TEST_F(Control, WithoutAnAuditFileCallsAreServedAndItIsCounted) {
