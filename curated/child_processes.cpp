@@ -17,12 +17,16 @@
 #include <sstream>
 #include <system_error>
 
+#include "common/base/error.h"
+
 namespace arancini::curated {
 
 namespace {
 
 constexpr int kInheritedFd = 3;
 constexpr int kHandoverFd = 4;
+constexpr std::chrono::milliseconds kReadAgain{100};
+constexpr std::chrono::milliseconds kBlockedFor{5'000};  // longer than who hands over waits for the answer
 constexpr std::uint64_t kWakeEvent = ~std::uint64_t{0};  // no index of a child
 constexpr std::uint64_t kNotifyEvent = kWakeEvent - 1;
 
@@ -131,7 +135,7 @@ ChildProcesses::ChildProcesses(Logger& log, const Clock& clock, Options options)
     throw std::system_error(errno, std::generic_category(), "epoll and eventfd");
   }
   if (options_.notify_path.empty()) return;
-  notify_ = std::make_unique<NotifySocket>(options_.notify_path);
+  notify_ = std::make_unique<NotifySocket>(options_.notify_path, log_);
   event.data.u64 = kNotifyEvent;
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, notify_->fd(), &event) != 0)
     throw std::system_error(errno, std::generic_category(), "epoll_ctl(notify)");
@@ -192,7 +196,8 @@ void ChildProcesses::start(std::size_t index) {
     wait_before_restart(child);
     return;
   }
-  child.kept.reset();  // one process gets it
+  // Until it says that it has taken it: it may end before.
+  child.given = static_cast<bool>(child.kept);
   if (child.seen.started_realtime_ns != 0) ++child.seen.restarts;
   child.seen.phase = ProcessPhase::Up;
   child.seen.pid = pid;
@@ -201,7 +206,13 @@ void ChildProcesses::start(std::size_t index) {
   child.killed = false;
   // Not reaped by anyone but us, so the pid cannot be re-used in between.
   child.pidfd = open_pidfd(pid);
-  if (!child.pidfd) throw std::system_error(errno, std::generic_category(), "pidfd_open");
+  if (!child.pidfd) {  // nobody would see its end
+    child.seen.detail = fmt::format("cannot watch process {}: {}", pid, std::strerror(errno));
+    ::kill(pid, SIGKILL);
+    while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) continue;
+    wait_before_restart(child);
+    return;
+  }
   watch(index);
   log_.info("{} started, pid {}", child.spec.name, pid);
 }
@@ -237,7 +248,7 @@ void ChildProcesses::ended(Child& child) {
     child.seen.pid = 0;
     return;
   }
-  if (child.planned || child.kept) {
+  if (child.planned || (child.kept && !child.given)) {
     child.planned = false;
     child.due_ns = clock_.boottime_ns();
     child.seen.phase = ProcessPhase::Waiting;
@@ -255,6 +266,18 @@ void ChildProcesses::keep(int pid, Fd kept) {
   if (child == children_.end()) return;
   if (kept) log_.info("{} leaves its sessions to its successor", child->spec.name);
   child->kept = std::move(kept);
+  child->given = false;
+  child->kept_until_ns = clock_.boottime_ns() + to_ns(kKeptFor);
+}
+
+void ChildProcesses::drop_kept(Child& child) {
+  log_.warn(
+      "restart: the sessions of {} are closed ({}): no successor took them within {} s; their routers "
+      "connect anew; see why it does not start: {}",
+      child.spec.name, static_cast<unsigned>(ErrorCode::SessionNotKept),
+      std::chrono::duration_cast<std::chrono::seconds>(kKeptFor).count(),
+      child.seen.detail.empty() ? std::string("its log") : child.seen.detail);
+  child.kept.reset();
 }
 
 void ChildProcesses::ask_to_stop(Child& child) {
@@ -287,6 +310,25 @@ void ChildProcesses::advance_stop() {
   }
 }
 
+void ChildProcesses::read_notifications() {
+  const std::uint64_t now = clock_.boottime_ns();
+  if (!notify_ || now < read_again_ns_) return;
+  const bool late = read_again_ns_ != 0 && now - blocked_since_ns_ >= to_ns(kBlockedFor);
+  const bool all = notify_->read([this](int pid, Fd kept) { keep(pid, std::move(kept)); }, late);
+  if (all && read_again_ns_ == 0) return;
+  if (read_again_ns_ == 0 || late) blocked_since_ns_ = now;
+  watch_notifications(all);
+  read_again_ns_ = all ? 0 : now + to_ns(kReadAgain);
+}
+
+// What cannot be read now would wake us without end.
+void ChildProcesses::watch_notifications(bool on) {
+  epoll_event event{};
+  event.events = on ? EPOLLIN : 0U;
+  event.data.u64 = kNotifyEvent;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, notify_->fd(), &event);
+}
+
 void ChildProcesses::do_work() {
   const std::lock_guard lock(mutex_);
   std::array<epoll_event, 64> events{};
@@ -295,8 +337,9 @@ void ChildProcesses::do_work() {
     for (int i = 0; i < n; ++i) {
       const std::uint64_t what = events[static_cast<std::size_t>(i)].data.u64;
       if (what == kNotifyEvent) {
-        notify_->read([this](int pid, Fd kept) { keep(pid, std::move(kept)); });
+        read_notifications();
       } else if (what != kWakeEvent) {
+        read_notifications();  // what it said before it ended
         ended(children_[what]);
       } else {
         eventfd_t orders = 0;
@@ -308,9 +351,11 @@ void ChildProcesses::do_work() {
     advance_stop();
     return;
   }
+  if (read_again_ns_ != 0) read_notifications();
   const std::uint64_t now = clock_.boottime_ns();
   for (std::size_t i = 0; i < children_.size(); ++i) {
     Child& child = children_[i];
+    if (child.kept && child.kept_until_ns <= now) drop_kept(child);
     if (child.due_ns > now) continue;
     if (child.seen.phase == ProcessPhase::Waiting) start(i);
     if (child.seen.phase == ProcessPhase::Stopping) kill_child(child);
@@ -335,8 +380,9 @@ Result<std::monostate, std::string> ChildProcesses::restart(const std::string& n
 
 std::uint64_t ChildProcesses::deadline_ns() const {
   const std::lock_guard lock(mutex_);
-  std::uint64_t next = 0;
+  std::uint64_t next = notify_ ? read_again_ns_ : 0;
   for (const Child& child : children_) {
+    if (child.kept && (next == 0 || child.kept_until_ns < next)) next = child.kept_until_ns;
     const bool timed = child.seen.phase == ProcessPhase::Waiting ||
                        (child.seen.phase == ProcessPhase::Stopping && !child.killed);
     if (timed && (next == 0 || child.due_ns < next)) next = child.due_ns;

@@ -44,6 +44,10 @@ class ChildProcesses final : public ProcessManager {
     std::string notify_path{};                    // empty: nothing can be handed over
   };
 
+  // What is handed over is kept that long for a successor that takes it, whatever becomes of those that do
+  // not: then routers are better off with a new session.
+  static constexpr std::chrono::milliseconds kKeptFor{60'000};
+
   // Borrows `log` and `clock`. Throws std::system_error.
   ChildProcesses(Logger& log, const Clock& clock, Options options);
   ~ChildProcesses() override;  // leaves children running: stop() first
@@ -72,8 +76,10 @@ class ChildProcesses final : public ProcessManager {
     std::uint64_t due_ns = 0;      // boot time: of the start when Waiting, of SIGKILL when Stopping
     std::uint32_t failures = 0;
     bool killed = false;
-    bool planned = false;  // it stops because of restart()
-    Fd kept;               // for its successor, which it stops for
+    bool planned = false;             // it stops because of restart()
+    Fd kept;                          // for its successor, which it stops for, until that one has taken it
+    bool given = false;               // the running one was started with it
+    std::uint64_t kept_until_ns = 0;  // boot time
   };
 
   void watch(std::size_t index);
@@ -82,6 +88,9 @@ class ChildProcesses final : public ProcessManager {
   void ask_to_stop(Child& child);
   void wait_before_restart(Child& child);
   void keep(int pid, Fd kept);
+  void drop_kept(Child& child);
+  void read_notifications();
+  void watch_notifications(bool on);
   void advance_stop();
   void kill_child(Child& child);
 
@@ -91,6 +100,8 @@ class ChildProcesses final : public ProcessManager {
   Fd epoll_;
   Fd wake_;                               // restart() has something for do_work(), maybe from another thread
   std::unique_ptr<NotifySocket> notify_;  // null: nothing is kept
+  std::uint64_t read_again_ns_ = 0;       // not 0: what is there could not be taken, and is not watched
+  std::uint64_t blocked_since_ns_ = 0;    // then
   std::mt19937_64 random_;
   mutable std::mutex mutex_;  // children_: the loop changes it, API threads read it
   std::vector<Child> children_;

@@ -208,7 +208,10 @@ class ManagerKeeper final : public SessionKeeper {
     state.next_sequence = raw(instance_.ring.next_sequence());
     state.next_event_sequence = instance_.ring.next_event_sequence();
     const auto parcel = pack_restart(encode_restart(state), sockets);
-    return parcel ? store_restart(*parcel, kPatienceNs) : parcel.error();
+    if (!parcel) return parcel.error();
+    std::string error = store_restart(*parcel, kPatienceNs);
+    if (!error.empty()) forget_restart();  // it may have been taken nevertheless, or be taken later
+    return error;
   }
 
  private:

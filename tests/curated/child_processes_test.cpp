@@ -5,7 +5,9 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -137,6 +139,26 @@ TEST_F(Supervisor, KeepsTryingAProgramThatIsNotThere) {
   EXPECT_EQ(state().restarts, 0U);
 }
 
+TEST_F(Supervisor, LeavesNothingThatItCannotWatch) {
+  make().add(spec("a", "wait", file("a")));
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit low = before;
+  low.rlim_cur = 64;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
+  std::vector<Fd> used;
+  for (int fd = ::dup(0); fd >= 0; fd = ::dup(0)) used.emplace_back(fd);
+  children_->do_work();
+  used.clear();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(state().phase, ProcessPhase::Waiting);
+  EXPECT_NE(state().detail.find("Too many open files"), std::string::npos) << state().detail;
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "no child is left";
+  clock_.now_ns = children_->deadline_ns();
+  children_->do_work();
+  EXPECT_EQ(state().phase, ProcessPhase::Up);
+}
+
 TEST_F(Supervisor, GivesASuccessorWhatItsPredecessorLeft) {
   ChildProcesses::Options options;
   options.notify_path = file("notify");
@@ -167,6 +189,50 @@ TEST_F(Supervisor, GivesASuccessorWhatItsPredecessorLeft) {
   ASSERT_TRUE(run_until([&] { return children_->stopped(); }));
   EXPECT_EQ(text("a"), expected);
   EXPECT_FALSE(is_ready("notify"));
+}
+
+// Successors that cannot start: what was left is kept for the one that can, for a bounded time.
+TEST_F(Supervisor, KeepsWhatWasLeftUntilASuccessorHasTakenIt) {
+  ChildProcesses::Options options;
+  options.notify_path = file("notify");
+  make(options);
+  ChildSpec leaves = spec("a", "leave", file("a"));
+  leaves.hands_over = true;
+  children_->add(leaves);
+  children_->do_work();
+  const auto text = [this] {
+    std::ifstream in(file("a"));
+    return std::string(std::istreambuf_iterator<char>(in), {});
+  };
+  ASSERT_TRUE(run_until([&] { return text() == "r\n"; }));
+  const std::string broken = file("a.broken");
+  std::ofstream{broken};
+  ::kill(state().pid, SIGTERM);
+  std::uint64_t nominal = 100 * kMs;
+  for (std::uint32_t i = 1; i <= 4; ++i) {
+    ASSERT_TRUE(run_until([&] { return state().restarts == i && state().phase == ProcessPhase::Waiting; }));
+    EXPECT_EQ(state().detail, "exited with status 78");
+    const std::uint64_t pause = children_->deadline_ns() - clock_.boottime_ns();
+    EXPECT_GE(pause, nominal * 3 / 4) << "each is a failure";
+    nominal *= 2;
+    if (i == 4) std::filesystem::remove(broken);
+    clock_.now_ns += pause;
+  }
+  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\n"; })) << text();
+  // It was taken: a third life has nothing of it.
+  ::kill(state().pid, SIGKILL);
+  ASSERT_TRUE(run_until([&] { return state().phase == ProcessPhase::Waiting; }));
+  clock_.now_ns = children_->deadline_ns();
+  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\nr\n"; })) << text();
+
+  // And when no one can, it is dropped.
+  std::ofstream{broken};
+  const std::uint32_t restarts = state().restarts;
+  ::kill(state().pid, SIGTERM);
+  ASSERT_TRUE(
+      run_until([&] { return state().restarts > restarts && state().phase == ProcessPhase::Waiting; }));
+  clock_.now_ns += 60'000 * kMs;
+  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\nr\nr\n"; })) << text();
 }
 
 TEST_F(Supervisor, StopsGroupAfterGroup) {

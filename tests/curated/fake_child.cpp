@@ -1,7 +1,7 @@
 // A child for the supervisor's tests: `exit CODE`, `wait READY_FILE` (ends on SIGTERM with 0), `ignore
 // READY_FILE` (cannot be stopped but by SIGKILL), `accept READY_FILE` (greets one connection on the listener
 // at descriptor 3), `leave READY_FILE` (ends on SIGTERM and leaves READY_FILE, open, to its successor, which
-// writes into it; started with --handover-fd 4).
+// writes into it; started with --handover-fd 4; while READY_FILE.broken exists it fails before it takes it).
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -34,6 +34,8 @@ int main(int argc, char** argv) {
   sigprocmask(SIG_BLOCK, nullptr, &blocked);
   if (sigismember(&blocked, SIGTERM) != 0) return 10;  // the parent's mask must not reach us
   if (successor) {
+    if (::access((std::string(argv[2]) + ".broken").c_str(), F_OK) == 0) return 78;
+    ::sd_notify(0, "FDSTOREREMOVE=1\nFDNAME=handover");
     if (std::string(argv[4]) != "4" || ::write(4, "successor\n", 10) != 10 || ::fcntl(5, F_GETFD) != -1)
       return 13;
     ::close(4);
