@@ -136,8 +136,16 @@ bool Restarter::restart_one(const std::string& name, const Plan& plan, const Tel
     tell({name, Step::End, with_code(fmt::format("{}: {}; {}", name, text, what_to_do)), false});
     return false;
   };
+  bool told_to_end = false;
   const auto nobody_waits = [&] {
-    return failed("the caller is gone", "nothing more is restarted; see: aranctl status");
+    return failed(told_to_end ? "the caller is gone, it was told to end before"
+                              : "the caller is gone, it was not restarted",
+                  "nothing more is restarted; see: aranctl status");
+  };
+  // What a successor would not start with.
+  const auto refused = [&](const std::string& why) {
+    return failed("not restarted: its successor would refuse the configuration: " + why,
+                  "mend that first; see: aranctl reload --check");
   };
 
   const std::uint64_t gate_until = world_.now_ns() + std::min(kGateNs, plan.timeout_ns);
@@ -164,9 +172,17 @@ bool Restarter::restart_one(const std::string& name, const Plan& plan, const Tel
   }
   before.last_sequence = value(view, PublishMetric::StreamLastSequence);
 
-  const bool runs = process != nullptr && process->verdict == Verdict::Running;
-  if (own && runs && plan.snapshots) {
+  const bool answers =
+      process != nullptr && (process->verdict == Verdict::Running || process->verdict == Verdict::Degraded ||
+                             process->verdict == Verdict::Draining);
+  if (own && plan.snapshots && !answers) {
+    tell({name, Step::Snapshot,
+          fmt::format("none, it will read more of the log: it is {}",
+                      process == nullptr ? "gone" : to_string(process->verdict)),
+          true});
+  } else if (own && plan.snapshots) {
     const auto taken = world_.snapshot(*own);
+    if (world_.gone()) return nobody_waits();
     if (taken) {
       tell({name, Step::Snapshot, fmt::format("{}, {} routes", taken->name, taken->routes), true});
     } else if (plan.needs_snapshot) {
@@ -177,7 +193,13 @@ bool Restarter::restart_one(const std::string& name, const Plan& plan, const Tel
     }
   }
 
+  // A snapshot takes its time.
+  if (world_.gone()) return nobody_waits();
+  if (const std::string why = gate(name, world_.view(), world_.shards()); !why.empty())
+    return failed("not restarted: " + why, "mend that first; see: aranctl status");
+  if (const std::string why = world_.config_problem(); !why.empty()) return refused(why);
   if (const auto told = world_.restart(name); !told) return failed(told.error(), "see: aranctl status");
+  told_to_end = true;
   tell({name, Step::Restart,
         before.pid > 0 ? fmt::format("process {} is told to end", before.pid) : "started", true});
   const std::uint64_t began = world_.now_ns();
@@ -200,6 +222,21 @@ bool Restarter::restart_one(const std::string& name, const Plan& plan, const Tel
 }
 
 bool Restarter::run(const Plan& plan, const Tell& tell) {
+  const auto refused = [&](std::string text) {
+    tell({"", Step::End, with_code("nothing is restarted: " + std::move(text)), false});
+    return false;
+  };
+  if (const std::string why = world_.config_problem(); !why.empty()) {
+    return refused("a process that starts now would refuse the configuration: " + why +
+                   "; mend that first; see: aranctl reload --check");
+  }
+  if (plan.rolling) {
+    const FleetView view = world_.view();
+    const auto draining = std::ranges::find(view.processes, Verdict::Draining, &ProcessView::verdict);
+    if (draining != view.processes.end())
+      return refused(draining->name +
+                     " is draining, and a restart would end that; first: aranctl drain --undo");
+  }
   for (const std::string& name : plan.processes) {
     if (!restart_one(name, plan, tell)) return false;
   }

@@ -27,8 +27,9 @@ class Restarter {
   };
   struct Plan {
     std::vector<std::string> processes;  // in this order
-    // A shard without a fresh snapshot is not restarted: its routers would wait longer for it.
+    // A shard that runs is not restarted without a fresh snapshot: its routers would wait longer for it.
     bool needs_snapshot = false;
+    bool rolling = false;          // of all: drains are not to be ended by the way
     bool snapshots = true;         // there are some
     std::uint64_t timeout_ns = 0;  // for each process
     std::uint64_t grace_ns = 0;    // then the routers that are not back are not waited for
@@ -37,11 +38,13 @@ class Restarter {
   struct World {
     std::function<FleetView()> view;
     std::function<std::vector<ShardAnswer>()> shards;
-    std::function<Result<SnapshotDone, std::string>(std::uint32_t shard)> snapshot;
+    // Why a process that starts now would refuse the configuration; empty: it would not.
+    std::function<std::string()> config_problem;
+    std::function<Result<SnapshotDone, std::string>(std::uint32_t shard)> snapshot;  // ends with the caller
     std::function<Result<std::monostate, std::string>(const std::string& process)> restart;
     std::function<std::uint64_t()> now_ns;
-    // A moment; false: nobody waits for the end any more.
-    std::function<bool()> pause;
+    std::function<bool()> gone;   // nobody waits for the end any more
+    std::function<bool()> pause;  // a moment; false: as `gone`
   };
   using Tell = std::function<void(const Progress&)>;
 

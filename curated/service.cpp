@@ -141,6 +141,7 @@ class ControlImpl final : public pb::Control::Service {
       : config_(config),
         fleet_(fleet),
         manager_(setup.manager),
+        flags_(setup.flags),
         shards_(config),
         audit_(config.paths.state_dir + "/audit.log", parse_log_level(config.log.level), fleet.control()),
         callers_(config.control, audit_),
@@ -465,7 +466,7 @@ class ControlImpl final : public pb::Control::Service {
     if (request.processes().empty() && !request.rolling())
       return {grpc::StatusCode::INVALID_ARGUMENT, "name processes, or say rolling"};
     Restarter::Plan plan;
-    plan.needs_snapshot = request.rolling();
+    plan.needs_snapshot = plan.rolling = request.rolling();
     const std::uint32_t timeout_s = request.timeout_s() == 0 ? kRestartTimeoutS : request.timeout_s();
     if (timeout_s > 86'400) return {grpc::StatusCode::INVALID_ARGUMENT, "timeout_s must be at most 86400"};
     plan.timeout_ns = timeout_s * 1'000'000'000ULL;
@@ -479,14 +480,18 @@ class ControlImpl final : public pb::Control::Service {
     const std::unique_lock turn(restarting_, std::try_to_lock);
     if (!turn)
       return {grpc::StatusCode::FAILED_PRECONDITION, "another restart is under way: wait for its end"};
-    Restarter restarter(
-        {.view = [this] { return fleet_.view(); },
-         .shards = [this] { return shards_.states(); },
-         .snapshot =
-             [&](std::uint32_t shard) { return shards_.snapshot(shard, std::chrono::seconds(timeout_s)); },
-         .restart = [this](const std::string& name) { return manager_->restart(name); },
-         .now_ns = [] { return clock_ns(CLOCK_BOOTTIME); },
-         .pause = [&] { return pause() && !context.IsCancelled(); }});
+    const auto gone = [&context] { return context.IsCancelled(); };
+    Restarter restarter({.view = [this] { return fleet_.view(); },
+                         .shards = [this] { return shards_.states(); },
+                         .config_problem = [this] { return config_problem(); },
+                         .snapshot =
+                             [&](std::uint32_t shard) {
+                               return shards_.snapshot(shard, std::chrono::seconds(timeout_s), gone);
+                             },
+                         .restart = [this](const std::string& name) { return manager_->restart(name); },
+                         .now_ns = [] { return clock_ns(CLOCK_BOOTTIME); },
+                         .gone = gone,
+                         .pause = [&] { return pause() && !gone(); }});
     restarter.run(plan, [&](const Restarter::Progress& p) {
       if (!p.ok) why = p.text;
       pb::RestartProgress message;
@@ -501,6 +506,16 @@ class ControlImpl final : public pb::Control::Service {
     if (!why.empty() && context.IsCancelled())
       return {grpc::StatusCode::CANCELLED, "the caller is gone; nothing more is restarted"};
     return grpc::Status::OK;
+  }
+
+  // As a process reads it that starts now.
+  [[nodiscard]] std::string config_problem() const {
+    try {
+      (void)load_config(flags_);
+      return {};
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
   }
 
   static pb::RestartProgress::Step step_of(Restarter::Step step) {
@@ -686,6 +701,7 @@ class ControlImpl final : public pb::Control::Service {
   const Config& config_;
   Fleet& fleet_;
   ProcessManager* const manager_;
+  const ConfigFlags flags_;
   const ShardsClient shards_;
   AuditLog audit_;
   Callers callers_;

@@ -238,12 +238,13 @@ std::vector<SnapshotDone> ShardsClient::snapshot(const Cancelled& cancelled,
   return out;
 }
 
-Result<SnapshotDone, std::string> ShardsClient::snapshot(std::uint32_t shard,
-                                                         std::chrono::seconds patience) const {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + patience);
+Result<SnapshotDone, std::string> ShardsClient::snapshot(std::uint32_t shard, std::chrono::seconds patience,
+                                                         const Cancelled& cancelled) const {
   pb::SnapshotReply r;
-  const grpc::Status status = stub_of(config_, shard)->Snapshot(&context, {}, &r);
+  const grpc::Status status =
+      ask_all(1, patience, cancelled, [&](std::uint32_t, grpc::ClientContext& context) {
+        return stub_of(config_, shard)->Snapshot(&context, {}, &r);
+      }).front();
   if (!status.ok()) return Err{problem_text(status)};
   return SnapshotDone{shard, r.name(), r.routes(), r.bytes(), r.duration_ms(), r.longest_pause_us()};
 }

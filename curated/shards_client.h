@@ -84,8 +84,8 @@ class ShardsClient {
   [[nodiscard]] std::vector<SnapshotDone> snapshot(const Cancelled& cancelled,
                                                    std::vector<ShardProblem>& problems) const;
   // Of one shard; the error is one line.
-  [[nodiscard]] Result<SnapshotDone, std::string> snapshot(std::uint32_t shard,
-                                                           std::chrono::seconds patience) const;
+  [[nodiscard]] Result<SnapshotDone, std::string> snapshot(std::uint32_t shard, std::chrono::seconds patience,
+                                                           const Cancelled& cancelled) const;
   enum class Drain : std::uint8_t { Look, Begin, End };
   // Of one shard, or of all; returns at once.
   [[nodiscard]] std::vector<DrainLeft> drain(std::optional<std::uint32_t> shard, Drain action,

@@ -40,8 +40,10 @@ class Restarts : public ::testing::Test {
   bool run(std::vector<std::string> names, bool needs_snapshot = true) {
     Restarter restarter({.view = [this] { return view; },
                          .shards = [this] { return shards; },
+                         .config_problem = [this] { return config_problem; },
                          .snapshot = [this](std::uint32_t k) -> Result<SnapshotDone, std::string> {
                            calls.push_back("snapshot " + std::to_string(k));
+                           on_snapshot();
                            if (!snapshot_error.empty()) return Err{snapshot_error};
                            return SnapshotDone{.shard = k, .name = "s"};
                          },
@@ -51,6 +53,7 @@ class Restarts : public ::testing::Test {
                            return std::monostate{};
                          },
                          .now_ns = [this] { return now_ns; },
+                         .gone = [this] { return gone; },
                          .pause =
                              [this] {
                                now_ns += kSecond;
@@ -59,6 +62,7 @@ class Restarts : public ::testing::Test {
                              }});
     return restarter.run({.processes = std::move(names),
                           .needs_snapshot = needs_snapshot,
+                          .rolling = needs_snapshot,
                           .timeout_ns = 60 * kSecond,
                           .grace_ns = 30 * kSecond},
                          [this](const Restarter::Progress& p) { told.push_back(p); });
@@ -68,13 +72,13 @@ class Restarts : public ::testing::Test {
 
   FleetView view;
   std::vector<ShardAnswer> shards;
-  std::string snapshot_error;
+  std::string snapshot_error, config_problem;
   std::uint64_t now_ns = 1000 * kSecond;
   bool gone = false;
   std::function<void(const std::string&)> on_restart = [this](const std::string& name) {
     process(name).pid += 1000;
   };
-  std::function<void()> on_pause = [] {};
+  std::function<void()> on_pause = [] {}, on_snapshot = [] {};
   std::vector<std::string> calls;
   std::vector<Restarter::Progress> told;
 };
@@ -194,10 +198,81 @@ TEST_F(Restarts, WithoutASnapshotARollingOneEndsAndANamedOneGoesOn) {
 }
 
 TEST_F(Restarts, EndsWhenNobodyWaits) {
-  gone = true;
-  on_restart = [](const std::string&) {};
+  on_restart = [this](const std::string&) { gone = true; };
   EXPECT_FALSE(run(Restarter::rolling(view)));
   EXPECT_EQ(calls, (std::vector<std::string>{"snapshot 0", "restart ingestd@0"}));
+  EXPECT_EQ(
+      end(),
+      "ingestd@0: the caller is gone, it was told to end before; nothing more is restarted; see: aranctl "
+      "status (903)");
+}
+
+TEST_F(Restarts, WhoGoesWhileASnapshotIsTakenEndsIt) {
+  on_snapshot = [this] { gone = true; };
+  for (const char* error : {"", "cancelled"}) {
+    gone = false;
+    calls.clear();
+    snapshot_error = error;
+    EXPECT_FALSE(run({"ingestd@0"}, false));
+    EXPECT_EQ(calls, std::vector<std::string>{"snapshot 0"});
+    EXPECT_NE(end().find("the caller is gone, it was not restarted"), std::string::npos) << end();
+  }
+}
+
+TEST_F(Restarts, WhatGoesWrongWhileASnapshotIsTakenEndsIt) {
+  on_snapshot = [this] { process("publishd").verdict = Verdict::Stuck; };
+  EXPECT_FALSE(run({"ingestd@0"}));
+  EXPECT_EQ(calls, std::vector<std::string>{"snapshot 0"});
+  EXPECT_NE(end().find("not restarted: publishd is stuck"), std::string::npos) << end();
+}
+
+TEST_F(Restarts, NothingGoesThatWouldRefuseItsConfiguration) {
+  config_problem = "bmp.lisen: unknown key";
+  EXPECT_FALSE(run({"ingestd@0"}));
+  EXPECT_TRUE(calls.empty());
+  EXPECT_EQ(
+      end(),
+      "nothing is restarted: a process that starts now would refuse the configuration: bmp.lisen: unknown "
+      "key; mend that first; see: aranctl reload --check (903)");
+  // Nor when the file is changed meanwhile.
+  config_problem.clear();
+  on_restart = [this](const std::string& name) {
+    process(name).pid += 1000;
+    config_problem = "bmp.lisen: unknown key";
+  };
+  EXPECT_FALSE(run(Restarter::rolling(view)));
+  EXPECT_EQ(calls, (std::vector<std::string>{"snapshot 0", "restart ingestd@0", "snapshot 1"}));
+  EXPECT_NE(end().find("ingestd@1: not restarted: its successor would refuse the configuration: bmp.lisen"),
+            std::string::npos)
+      << end();
+}
+
+TEST_F(Restarts, ARollingOneEndsNoDrain) {
+  process("ingestd@1").verdict = Verdict::Draining;
+  EXPECT_FALSE(run(Restarter::rolling(view)));
+  EXPECT_TRUE(calls.empty());
+  EXPECT_NE(end().find("ingestd@1 is draining, and a restart would end that; first: aranctl drain --undo"),
+            std::string::npos)
+      << end();
+}
+
+TEST_F(Restarts, OnlyWhatDoesNotAnswerGoesWithoutASnapshotAndThatIsSaid) {
+  const auto back = [this](const std::string& name) {
+    process(name).pid = 900;
+    process(name).verdict = Verdict::Running;
+  };
+  on_restart = back;
+  process("ingestd@0").verdict = Verdict::Degraded;
+  EXPECT_TRUE(run({"ingestd@0"}));
+  EXPECT_EQ(calls, (std::vector<std::string>{"snapshot 0", "restart ingestd@0"}));
+  calls.clear();
+  process("ingestd@0").pid = 100;
+  process("ingestd@0").verdict = Verdict::Stuck;
+  EXPECT_TRUE(run({"ingestd@0"}));
+  EXPECT_EQ(calls, std::vector<std::string>{"restart ingestd@0"});
+  EXPECT_TRUE(std::ranges::any_of(told, [](const Restarter::Progress& p) {
+    return p.step == Restarter::Step::Snapshot && p.text == "none, it will read more of the log: it is stuck";
+  }));
 }
 
 TEST_F(Restarts, KnowsWhatCanBeRestarted) {
