@@ -332,7 +332,9 @@ void lookup(const GlobalOptions& options, const LookupOptions& wanted, int& exit
   if (!answered) return;
   if (!options.json && routes == 0) std::printf("no route\n");
   if (last.truncated()) {
-    std::fprintf(stderr, "aranctl: there are more routes than --limit %llu a shard\n",
+    std::fprintf(stderr,
+                 "aranctl: there are more routes than --limit %llu a shard, or than one answer may have "
+                 "(100,000 a shard, 128 MiB): ask for a longer prefix, or for one --router\n",
                  static_cast<unsigned long long>(wanted.limit));
     exit_code = kExitIncomplete;
   }
@@ -402,7 +404,9 @@ void add_control_commands(CLI::App& app, const GlobalOptions& options, int& exit
   lookup_command->add_flag("--exact", wanted->exact, "only this prefix")->excludes(longer);
   lookup_command->add_option("--router", wanted->router,
                              "only those of the router with this address or name");
-  lookup_command->add_option("--limit", wanted->limit, "at most so many of each shard; 0: all")
+  lookup_command
+      ->add_option("--limit", wanted->limit,
+                   "at most so many of each shard; 0: as many as one answer may have, 100,000")
       ->capture_default_str();
   lookup_command->callback([&options, &exit_code, wanted] { lookup(options, *wanted, exit_code); });
 
