@@ -4,21 +4,12 @@
 #include <map>
 #include <tuple>
 
+#include "ingestd/each_route.h"
 #include "ingestd/shard_impl.h"
 
 namespace arancini::ingestd {
 
 namespace {
-
-template <class F>
-void each_route(RibTable& table, F&& f) {
-  for (WalkCursor cursor; !cursor.done;) {
-    table.routes.walk(cursor, 4096, [&](const Prefix& prefix, RouteState& route) {
-      f(prefix, route);
-      return WalkAction::Keep;
-    });
-  }
-}
 
 // What the router is called by the configuration of today; none: it is kept out.
 std::optional<std::string_view> name_today(const RouterRules& rules, const IpAddress& address,

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "ingestd/each_route.h"
 #include "ingestd/shard_impl.h"
 
 namespace arancini::ingestd {
@@ -34,16 +35,6 @@ std::uint32_t bits(const std::array<bool, kTableFamilies.size()>& flags) {
   std::uint32_t out = 0;
   for (std::size_t i = 0; i < flags.size(); ++i) out |= flags[i] ? 1U << i : 0U;
   return out;
-}
-
-template <class F>
-void each_route(RibTable& table, F&& f) {
-  for (WalkCursor cursor; !cursor.done;) {
-    table.routes.walk(cursor, 4096, [&](const Prefix& prefix, RouteState& route) {
-      f(prefix, route);
-      return WalkAction::Keep;
-    });
-  }
 }
 
 RestartTable table_state(RibTable& table) {
