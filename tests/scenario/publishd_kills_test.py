@@ -2,7 +2,7 @@
 """kill -9 of publishd at a hundred random instants while the routers send all that is taken, in both batched formats, some
 kills together with the broker's: the BMP sessions stay, nothing is lost, nothing is there twice, fold equals the source.
 
-ARANCINI_KILLS: how many (100); ARANCINI_SEED repeats a run."""
+ARANCINI_KILLS: how many (40); ARANCINI_SEED repeats a run."""
 import os
 import random
 import signal
@@ -13,7 +13,7 @@ from harness import Load, Pipeline, check_stream, wait_for
 from nats_servers import NatsClient
 
 LONG = bool(os.environ.get("ARANCINI_LONG"))
-KILLS = int(os.environ.get("ARANCINI_KILLS", "1000" if LONG else "100"))
+KILLS = int(os.environ.get("ARANCINI_KILLS", "1000" if LONG else "40"))
 SEED = int(os.environ.get("ARANCINI_SEED", random.randrange(1 << 32)))
 BROKER_TOO = 12  # every so many kills
 
