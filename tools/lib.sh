@@ -46,7 +46,6 @@ build_tree() {
   else
     if ! meson configure "$dir" "$@" >"$log" 2>&1; then cat "$log" >&2; rm -f "$log"; die "meson configure failed"; fi
   fi
-  # shellcheck disable=SC2086
-  if ! ninja -C "$dir" ${BUILD_TARGETS-} >"$log" 2>&1; then grep -v '^\[' "$log" | tail -40 >&2; rm -f "$log"; die "the build failed"; fi
+  if ! ninja -C "$dir" >"$log" 2>&1; then grep -v '^\[' "$log" | tail -40 >&2; rm -f "$log"; die "the build failed"; fi
   rm -f "$log"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""kill -9 of publishd at a hundred random instants while the routers send all that is taken, in both batched formats, some
+"""kill -9 of publishd at random instants while the routers send all that is taken, in both batched formats, some
 kills together with the broker's: the BMP sessions stay, nothing is lost, nothing is there twice, fold equals the source.
 
 ARANCINI_KILLS: how many (40); ARANCINI_SEED repeats a run."""
