@@ -18,114 +18,23 @@ ring, wire bytes per update: what the tail of the ring advanced, and what nats-s
 limit      updates/s and CPU of nats-server when nats_limit sends as many bytes in messages of the same mean size to as
            many subjects, right after; "of it" is updates/s as a share of that. nats_limit is not a NATS client library
            but the bare protocol from one buffer: next to nothing but the server is measured.
-Medians of --repeat runs; JSON has each run, least and greatest. The two cores of a virtual machine may be "near" or "far"
-from each other: the first line says which (ring_bench)."""
-import argparse
+Medians of --repeat runs; --json has least and greatest, too, --detail each run. e2e.FORMAT.updates_per_s is the dump with
+4 subjects. The two cores of a virtual machine may be "near" or "far" from each other: the first line says which
+(ring_bench)."""
 import json
-import mmap
 import os
-import re
 import select
-import shutil
 import signal
-import socket
 import statistics
-import struct
 import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "scenario"))
+import processes
+from processes import Generator, NatsServer, Ring, cpu_s, machine_busy_s, switches
 
 FORMATS = ["update-v1", "update-v1-concat", "batch-v2"]
 SUBJECTS = {4: 1, 400: 100}  # routers; two peers, two families each
 PROCESSES = ["bmpgen", "ingestd", "publishd", "nats-server", "curated"]
-
-
-def cpu_s(pid):
-    """CPU of all threads, exact: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def switches(pid):
-    """Context switches of each thread so far."""
-    out = {}
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/status") as f:
-            text = f.read()
-        out[task] = sum(int(n) for n in re.findall(r"ctxt_switches:\s+(\d+)", text))
-    return out
-
-
-def machine_busy_s():
-    with open("/proc/stat") as f:
-        user, nice, system, idle, iowait, irq, softirq, steal = map(int, f.readline().split()[1:9])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class NatsServer:
-    def __init__(self, store, extra, environment):
-        self.dir = tempfile.mkdtemp(prefix="publish-bench-", dir=store)
-        self.port, self.http = free_port(), free_port()
-        with open(os.path.join(self.dir, "conf"), "w") as f:
-            f.write(f'listen: "127.0.0.1:{self.port}"\nhttp: "127.0.0.1:{self.http}"\n'
-                    f'jetstream {{ store_dir: "{self.dir}/store" }}\n{extra}\n')
-        self.log = open(os.path.join(self.dir, "log"), "wb")
-        self.process = subprocess.Popen(["nats-server", "-c", os.path.join(self.dir, "conf")], stdout=self.log,
-                                        stderr=self.log, env=dict(os.environ, **environment))
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self.varz()
-                return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-
-    def varz(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/varz", timeout=10) as r:
-            return json.load(r)
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
-        self.log.close()
-        shutil.rmtree(self.dir, ignore_errors=True)
-
-
-class Ring:
-    """The header of a ring file (shm-layout/ring_header.h)."""
-
-    def __init__(self, path):
-        with open(path, "rb") as f:
-            self.memory = mmap.mmap(f.fileno(), 4096, prot=mmap.PROT_READ)
-        if struct.unpack_from("<I", self.memory, 8)[0] != 2:
-            raise RuntimeError("the ring's layout is another one: adapt Ring in publish_bench.py")
-
-    def _u64(self, at):
-        return struct.unpack_from("<Q", self.memory, at)[0]
-
-    def tail(self):
-        return self._u64(128)
-
-    def head(self):
-        return self._u64(256)
-
-    def next_sequence(self):
-        tail = self.tail()
-        for slot in (144, 176):
-            if self._u64(slot) == tail:
-                return self._u64(slot + 8)
-        return 0  # being written
 
 
 class Perf:
@@ -150,48 +59,16 @@ class Perf:
 
 
 def settings_of(args, fmt):
-    tables = {"publish": {"format": fmt}, "ring": {"size_bytes": 64 * 1024 * 1024}}
+    tables = {**processes.DEFAULTS, "publish": {"format": fmt}}
     if args.batch_bytes:
         tables["publish"]["batch_bytes"] = args.batch_bytes
     if args.batch_count:
         tables["publish"]["batch_count"] = args.batch_count
-    for text in args.set:
-        key, value = text.split("=", 1)
-        table, key = key.split(".", 1)
-        tables.setdefault(table, {})[key] = json.loads(value)
-    return tables
-
-
-class Generator:
-    """bmpgen --step: everything is made before it says "dump: ready"."""
-
-    def __init__(self, binary, bmp, args, routers):
-        peers = 2
-        self.process = subprocess.Popen(
-            [binary, "--to", bmp, "--routers", str(routers), "--peers", str(peers), "--prefixes",
-             str(args.routes // routers // peers), "--churn", str(args.churn // routers), "--seed", str(args.seed), "--step",
-             "--hold", "600"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def line(self, pattern):
-        line = self.process.stdout.readline()
-        found = re.match(pattern, line)
-        if not found:
-            raise RuntimeError(f"bmpgen: {line!r}")
-        return found
-
-    def begin(self):
-        now = time.monotonic()
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return now
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
+    return processes.settings_of(args.set, tables)
 
 
 def run_load(load, generator, ring, pids, nats, pipeline, args, name):
-    generator.line(load + ": ready")
+    generator.ready(load)
     perf = Perf(args.perf, f"{name}-{load}", pids)
     # The first updates of a pipeline are there (Peer Up makes none), heads have come to rest.
     before_sequence, before_tail = ring.next_sequence(), ring.tail()
@@ -206,9 +83,9 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     while True:
         now = time.monotonic()
         if found is None and select.select([generator.process.stdout], [], [], 0)[0]:
-            found = generator.line(load + r": (\d+) updates, (\d+) bytes sent in ([\d.]+) s with ([\d.]+) s of CPU")
+            found = generator.sent(load)
         head = ring.head()
-        if found and ring.next_sequence() - before_sequence == int(found[1]) and head == ring.tail():
+        if found and ring.next_sequence() - before_sequence == found[0] and head == ring.tail():
             break
         if head != progress:
             progress, progress_at = head, now
@@ -216,7 +93,7 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
             raise RuntimeError(f"{load}: nothing acked for 20 s, {ring.next_sequence() - before_sequence} updates in the "
                                f"ring so far, {ring.tail() - head} bytes of them not acked:\n" + pipeline.log_text())
         time.sleep(0.002)
-    updates, sent_bytes, generator_cpu = int(found[1]), int(found[2]), float(found[4])
+    updates, sent_bytes, generator_cpu = found
     seconds = now - start
     after = {p: cpu_s(pid) for p, pid in pids.items()}
     busy = machine_busy_s() - busy
@@ -258,36 +135,25 @@ def run_limit(result, subjects, nats, binary):
     result["of_limit"] = result["updates_per_s"] / result["limit"]["updates_per_s"]
 
 
-def run_pipeline(fmt, subjects, args, harness):
+def run_pipeline(fmt, subjects, args):
     import harness as h
     routers = SUBJECTS[subjects]
-    nats = NatsServer(args.store, args.nats_conf.replace("\\n", "\n"), dict(e.split("=", 1) for e in args.nats_env))
+    extra, environment = args.nats_conf.replace("\\n", "\n"), dict(e.split("=", 1) for e in args.nats_env)
     results = {}
-    try:
-        class Pipeline(h.Pipeline):
-            def start(self):
-                self.args[self.args.index("embedded")] = f"nats://127.0.0.1:{nats.port}"
-                super().start()
-
-        with Pipeline(shards=1, settings=settings_of(args, fmt)) as p:
+    with NatsServer(args.store, extra, environment) as nats:
+        with h.Pipeline(shards=1, settings=settings_of(args, fmt), nats=nats.url) as p:
             ring = Ring(os.path.join(p.run_dir, "ring-0"))
-            pids = {"ingestd": p.pid("ingestd@0"), "publishd": p.pid("publishd"), "nats-server": nats.process.pid,
-                    "curated": p.process.pid}
-            generator = Generator(h.binary("bmpgen"), p.bmp, args, routers)
-            try:
+            pids = {"ingestd": p.pid("ingestd@0"), "publishd": p.pid("publishd"), "nats-server": nats.pid, "curated": p.process.pid}
+            with Generator(args.build, p.bmp, routers, 2, args.routes // routers // 2, args.churn // routers, args.seed) as generator:
                 for load in ("dump", "churn"):
                     results[load] = run_load(load, generator, ring, pids, nats, p, args, f"{fmt}-{subjects}")
                     if load not in args.loads:
                         del results[load]
                     if load == args.loads[-1]:
                         break
-            finally:
-                generator.close()
         if not args.no_limit:
             for result in results.values():
-                run_limit(result, subjects, nats, os.path.join(h.BUILD, "tests", "bench", "nats_limit"))
-    finally:
-        nats.close()
+                run_limit(result, subjects, nats, processes.binary(args.build, "nats_limit"))
     return results
 
 
@@ -302,31 +168,47 @@ def median_of(runs):
 def table(rows):
     head = ["format", "subj.", "load", "M upd/s", "spread", *PROCESSES, "sum", "all", "upd/msg", "KiB/msg", "full", "wire",
             "ring", "limit M/s", "of it", "limit CPU"]
-    lines = [head]
+    lines = []
     for row in rows:
         m = row["median"]
-        lines.append([row["format"], str(row["subjects"]), row["load"], f"{m['updates_per_s'] / 1e6:.3f}",
+        lines.append([row["format"], row["subjects"], row["load"], f"{m['updates_per_s'] / 1e6:.3f}",
                       "{:.2f}-{:.2f}".format(*(v / 1e6 for v in row["updates_per_s_range"])),
                       *[f"{m['cpu_s_per_million'][p]:.3f}" for p in PROCESSES], f"{m['cpu_sum']:.2f}", f"{m['cpu_all']:.2f}",
                       f"{m['updates_per_message']:.0f}", f"{m['bytes_per_message'] / 1024:.1f}", f"{m['full']:.0%}",
                       f"{m['wire_bytes_per_update']:.0f}", f"{m['ring_bytes_per_update']:.0f}",
                       *([f"{m['limit']['updates_per_s'] / 1e6:.2f}", f"{m['of_limit']:.0%}",
                          f"{m['limit']['nats_cpu_s_per_million']:.3f}"] if "limit" in m else ["-", "-", "-"])])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(c.ljust(w) if i in (0, 2) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
-                     for line in lines)
+    return processes.text_table(head, lines)
+
+
+def flat(rows):
+    """Keys of tools/bench. The head figures e2e.FORMAT.updates_per_s are of the table dump of one router."""
+    figures = processes.Figures()
+    for row in rows:
+        name = "e2e." + row["format"].removeprefix("update-").replace("-", "_")
+        if row["format"] == "batch-v2":
+            name = "e2e.batch_v2"
+        head = row["subjects"] == 4 and row["load"] == "dump"
+        key = name if head else f"{name}.{row['load']}.{row['subjects']}_subjects"
+        for r in row["runs"]:
+            figures.add(key + ".updates_per_s", r["updates_per_s"])
+            figures.add(key + ".cpu_s_per_million_updates", r["cpu_sum"])
+            for process, seconds in r["cpu_s_per_million"].items():
+                figures.add(f"{key}.cpu_s_per_million_updates.{process}", seconds)
+            if "of_limit" in r:
+                figures.add(key + ".of_server_limit", r["of_limit"])
+            if head and row["format"] == "update-v1-concat":
+                figures.add("publishd.cpu_s_per_million_updates", r["cpu_s_per_million"]["publishd"])
+    return figures
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=os.environ.get("ARANCINI_BUILD", "build"), help="build directory")
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser = processes.parser(__doc__, quick="100,000 of each, once: shows that it works, measures little")
+    parser.add_argument("--formats", default="update-v1-concat,batch-v2", help="of " + ", ".join(FORMATS))
     parser.add_argument("--subjects", default="4,400")
     parser.add_argument("--loads", default="dump,churn")
     parser.add_argument("--routes", type=int, default=1_000_000, help="of the table dump, all peers together")
     parser.add_argument("--churn", type=int, default=1_000_000, help="updates of the churn")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="100,000 of each, once: shows that it works, measures little")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch-bytes", type=int, default=0, help="[publish] batch_bytes, 0: the default")
     parser.add_argument("--batch-count", type=int, default=0, help="[publish] batch_count, 0: the default")
@@ -336,33 +218,22 @@ def main():
     parser.add_argument("--store", default="/var/tmp", help="disk on which nats-server stores")
     parser.add_argument("--no-limit", action="store_true", help="without the limit of the server alone")
     parser.add_argument("--perf", default="", metavar="DIR", help="perf record every process (and slow it down by that)")
-    parser.add_argument("--json", default="", metavar="FILE", help="each run, medians, machine")
-    args = parser.parse_args()
+    parser.add_argument("--detail", default="", metavar="FILE", help="JSON: each run, medians, machine")
+    args = processes.parse(parser)
     args.loads = args.loads.split(",")
     if args.quick:
-        args.routes, args.churn, args.repeat = 100_000, 100_000, 1
-    args.build = os.path.abspath(args.build)
-    os.environ["ARANCINI_BUILD"] = args.build
-    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin"
-    import harness
-
-    machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0],
+        args.routes, args.churn = 100_000, 100_000
+    machine = {"cores": processes.describe_machine(args.build),
                "nats_server": subprocess.run(["nats-server", "--version"], capture_output=True, text=True).stdout.strip()}
-    probe = subprocess.run([os.path.join(args.build, "tests", "bench", "ring_bench"), "--json", "--records", "500000"],
-                           capture_output=True, text=True)
-    if probe.returncode == 0:
-        ns = json.loads(probe.stdout)["c2c_latency_ns"]
-        machine["core_to_core_ns"] = ns
-        print(f"{machine['cores']} cores, core to core {ns:.0f} ns ({'near' if ns < 120 else 'far'}), load average "
-              f"{machine['load_average']:.2f}, {machine['nats_server']}, store on {args.store}", flush=True)
+    print(f"{machine['cores']}, {machine['nats_server']}, store on {args.store}", flush=True)
     runs = {}
     for n in range(args.repeat):
         for fmt in args.formats.split(","):
             for subjects in map(int, args.subjects.split(",")):
-                for load, result in run_pipeline(fmt, subjects, args, harness).items():
+                for load, result in run_pipeline(fmt, subjects, args).items():
                     runs.setdefault((fmt, subjects, load), []).append(result)
-                    print(f"  {n + 1}/{args.repeat} {fmt} {subjects} {load}: {result['updates_per_s'] / 1e6:.3f} M updates/s, "
-                          f"{result['cpu_sum']:.2f} CPU s per million", file=sys.stderr, flush=True)
+                    processes.progress(f"{n + 1}/{args.repeat} {fmt} {subjects} {load}: {result['updates_per_s'] / 1e6:.3f} M "
+                                       f"updates/s, {result['cpu_sum']:.2f} CPU s per million")
     rows = []
     for (fmt, subjects, load), results in runs.items():
         rates = [r["updates_per_s"] for r in results]
@@ -371,8 +242,9 @@ def main():
     rows.sort(key=lambda r: (FORMATS.index(r["format"]), r["subjects"], r["load"] != "dump"))
     print(table(rows))
     print("CPU: seconds per million updates. wire, ring: bytes per update. full: of batch_bytes. --help has the method.")
-    if args.json:
-        with open(args.json, "w") as f:
+    flat(rows).write(args.json)
+    if args.detail:
+        with open(args.detail, "w") as f:
             json.dump({"machine": machine, "arguments": vars(args), "rows": rows}, f, indent=1)
 
 
