@@ -1,4 +1,4 @@
-# Shared by tools/up, tools/test, tools/demo and tools/lint: what to install, how to build. Sourced by bash.
+# Shared by tools/up, tools/test, tools/bench, tools/demo and tools/lint: what to install, how to build. Sourced by bash.
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${ARANCINI_BUILD:-$ROOT/build}
 
@@ -7,7 +7,9 @@ PACKAGES_BUILD="g++ meson ninja-build pkg-config liburing-dev libboost-dev capnp
   libfmt-dev prometheus-cpp-dev nlohmann-json3-dev"
 PACKAGES_RUN="nats-server"
 PACKAGES_TEST="libgtest-dev libbenchmark-dev python3 python3-grpcio python3-protobuf xz-utils iproute2 procps gobgpd frr bc openssl clang-format-14 clang-tidy-14
-  systemd systemd-container polkitd dpkg-dev zsh fish chromium w3m"
+  systemd systemd-container polkitd dpkg-dev zsh fish chromium w3m valgrind"
+# Other collectors, for tools/bench --peers.
+PACKAGES_PEERS="pmacct"
 # A NATS client that is not ours reads the stream in a test; whoever has node and npm from elsewhere keeps them.
 command -v npm >/dev/null || PACKAGES_TEST="$PACKAGES_TEST nodejs npm"
 

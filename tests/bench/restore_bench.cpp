@@ -20,6 +20,7 @@
 #include "ingestd/restore_task.h"
 #include "ingestd/shard_impl.h"
 #include "ingestd/snapshot_worker.h"
+#include "tests/bench/figures.h"
 #include "tests/ingestd/bmp_builder.h"
 
 // How long a shard needs for its restore, from a snapshot and from messages of the log, and how long it holds
@@ -32,7 +33,6 @@ using schema::PayloadFormat;
 
 struct Load {
   unsigned routes = 1'000'000, peers = 5, per_message = 5, attribute_sets = 0;
-  unsigned runs = 3;
   std::string directory = "/var/tmp";
 };
 
@@ -257,28 +257,25 @@ Run restore(const Source& source, std::uint64_t expected) {
   return run;
 }
 
-struct Spread {
-  std::vector<double> all;
-  void add(double v) { all.push_back(v); }
-  [[nodiscard]] std::string text(int digits) {
-    std::sort(all.begin(), all.end());
-    return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", all[all.size() / 2], digits, all.front(), digits,
-                       all.back(), digits);
-  }
-};
-
-void measure(const char* what, const Load& load, std::uint64_t routes, const Source& source) {
-  Spread wall, cold, hot, p999, max;
-  for (unsigned i = 0; i < load.runs; ++i) {
+void measure(const char* what, const std::string& key, unsigned runs, std::uint64_t routes,
+             const Source& source, bench::Figures& figures) {
+  const double million = static_cast<double>(routes) / 1e6;
+  for (unsigned i = 0; i < runs; ++i) {
     const Run run = restore(source, routes);
-    wall.add(run.wall_ms);
-    cold.add(run.cold_cpu_ms);
-    hot.add(run.hot_cpu_ms);
-    p999.add(run.slice_p999_ms);
-    max.add(run.slice_max_ms);
+    figures.add(key + "ms_per_million_routes", run.wall_ms / million);
+    figures.add(key + "cold_cpu_ms_per_million_routes", run.cold_cpu_ms / million);
+    figures.add(key + "hot_cpu_ms_per_million_routes", run.hot_cpu_ms / million);
+    figures.add(key + "slice_ms_p999", run.slice_p999_ms);
+    figures.add(key + "slice_ms_max", run.slice_max_ms);
   }
-  fmt::print("{}: {} ms in all; CPU: cold thread {} ms, hot thread {} ms, its slices p99.9 {}, max {} ms\n",
-             what, wall.text(0), cold.text(0), hot.text(0), p999.text(3), max.text(3));
+  fmt::print(
+      "{}: {} ms in all per million routes; CPU: cold thread {} ms, hot thread {} ms, its slices p99.9 {}, "
+      "max "
+      "{} ms\n",
+      what, figures.text(key + "ms_per_million_routes", 0),
+      figures.text(key + "cold_cpu_ms_per_million_routes", 0),
+      figures.text(key + "hot_cpu_ms_per_million_routes", 0), figures.text(key + "slice_ms_p999", 3),
+      figures.text(key + "slice_ms_max", 3));
   std::fflush(stdout);
 }
 
@@ -292,7 +289,7 @@ void each(const Payloads& payloads, PayloadFormat format, RestoreFeed& feed) {
   }
 }
 
-void run(const Load& load) {
+void run(const Load& load, unsigned runs, bench::Figures& figures) {
   const Folder files(load.directory + "/restore-bench-XXXXXX");
   const Told told = tell(load, files.path());
   snapshot::FileStore store(files.path());
@@ -300,32 +297,39 @@ void run(const Load& load) {
   const auto open = [&] { return take(store.open(names.at(0))); };
   fmt::print(
       "{} routes, {} peers, {} attribute sets; {} messages: batch-v2 {:.0f} MB, update-v1-concat {:.0f} MB; "
-      "{} runs, median (from to)\n",
+      "{} runs\n",
       told.routes, load.peers, load.attribute_sets, told.batches.ends.size(),
       static_cast<double>(told.batches.bytes.size()) / 1e6,
-      static_cast<double>(told.singles.bytes.size()) / 1e6, load.runs);
-  Spread check, read;
-  for (unsigned i = 0; i < load.runs; ++i) {
+      static_cast<double>(told.singles.bytes.size()) / 1e6, runs);
+  const double million = static_cast<double>(told.routes) / 1e6;
+  for (unsigned i = 0; i < runs; ++i) {
     std::uint64_t before = clock_ns(CLOCK_MONOTONIC);
     if (!snapshot::check_snapshot(*open())) throw std::runtime_error("the snapshot is corrupt");
-    check.add(ms(clock_ns(CLOCK_MONOTONIC) - before));
+    figures.add("restore.check_ms_per_million_routes", ms(clock_ns(CLOCK_MONOTONIC) - before) / million);
     before = clock_ns(CLOCK_MONOTONIC);
     NoSink nobody;
     RestoreFeed feed(nobody, 0, 1);
     if (feed.read(*open(), [](const IpAddress&) { return true; }).error)
       throw std::runtime_error("the snapshot cannot be read");
-    read.add(ms(clock_ns(CLOCK_MONOTONIC) - before));
+    figures.add("restore.read_ms_per_million_routes", ms(clock_ns(CLOCK_MONOTONIC) - before) / million);
   }
-  fmt::print("snapshot: checking {} ms, reading {} ms\n", check.text(0), read.text(0));
-  measure("snapshot, checked, read and applied", load, told.routes, [&](RestoreFeed& feed) {
-    if (!snapshot::check_snapshot(*open())) throw std::runtime_error("the snapshot is corrupt");
-    if (feed.read(*open(), [](const IpAddress&) { return true; }).error)
-      throw std::runtime_error("the snapshot cannot be read");
-  });
-  measure("log, batch-v2", load, told.routes,
-          [&](RestoreFeed& feed) { each(told.batches, PayloadFormat::BatchV2, feed); });
-  measure("log, update-v1-concat", load, told.routes,
-          [&](RestoreFeed& feed) { each(told.singles, PayloadFormat::UpdateV1Concat, feed); });
+  fmt::print("snapshot: checking {} ms, reading {} ms per million routes\n",
+             figures.text("restore.check_ms_per_million_routes", 0),
+             figures.text("restore.read_ms_per_million_routes", 0));
+  measure(
+      "snapshot, checked, read and applied", "restore.", runs, told.routes,
+      [&](RestoreFeed& feed) {
+        if (!snapshot::check_snapshot(*open())) throw std::runtime_error("the snapshot is corrupt");
+        if (feed.read(*open(), [](const IpAddress&) { return true; }).error)
+          throw std::runtime_error("the snapshot cannot be read");
+      },
+      figures);
+  measure(
+      "log, batch-v2", "restore.batch_v2.", runs, told.routes,
+      [&](RestoreFeed& feed) { each(told.batches, PayloadFormat::BatchV2, feed); }, figures);
+  measure(
+      "log, update-v1-concat", "restore.v1_concat.", runs, told.routes,
+      [&](RestoreFeed& feed) { each(told.singles, PayloadFormat::UpdateV1Concat, feed); }, figures);
 }
 
 }  // namespace
@@ -333,23 +337,31 @@ void run(const Load& load) {
 
 int main(int argc, char** argv) {
   arancini::testing::Load load;
+  arancini::bench::CommonOptions common;
   CLI::App app(
-      "What the restore of one shard costs. A shard is told routes by peers; its records are kept in memory "
+      "What the restore of one shard costs.\n\nMETHOD. A shard is told routes by peers; its records are kept "
+      "in memory "
       "as "
       "messages of the log, its snapshot in a file. Then, for each source, a new shard is restored: one "
       "thread "
       "reads, checks and decodes, the hot thread applies, as in ingestd; wall time of all of it, CPU time of "
       "both threads, CPU time of one call of the shard's work. The number of routes is checked. Median and "
-      "range of --runs. The snapshot's file is in the page cache; publishd and the broker are not part of "
+      "range of --repeat. The snapshot's file is in the page cache; publishd and the broker are not part of "
       "it.");
+  arancini::bench::add_common_options(app, common);
   app.add_option("--routes", load.routes);
   app.add_option("--peers", load.peers);
   app.add_option("--per-message", load.per_message, "routes of one UPDATE");
   app.add_option("--attribute-sets", load.attribute_sets, "default: a seventh of the routes");
-  app.add_option("--runs", load.runs)->check(CLI::PositiveNumber);
   app.add_option("--directory", load.directory, "where the snapshot goes");
   CLI11_PARSE(app, argc, argv);
+  if (common.quick) {
+    load.routes = std::min(load.routes, 100'000U);
+    if (app.count("--repeat") == 0) common.repeat = 1;
+  }
   if (load.attribute_sets == 0) load.attribute_sets = std::max(load.routes / 7, load.peers);
-  arancini::testing::run(load);
+  arancini::bench::Figures figures;
+  arancini::testing::run(load, common.repeat, figures);
+  figures.write_json(common.json);
   return 0;
 }

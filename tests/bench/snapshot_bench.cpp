@@ -11,6 +11,7 @@
 #include "common/snapshot/file_store.h"
 #include "ingestd/shard_impl.h"
 #include "ingestd/snapshot_worker.h"
+#include "tests/bench/figures.h"
 #include "tests/ingestd/bmp_builder.h"
 
 // What a snapshot costs the hot thread, how long it takes, and how large it is; also what a route takes in
@@ -25,7 +26,6 @@ struct Load {
   unsigned routes = 1'000'000, peers = 5, per_message = 5, attribute_sets = 0;
   unsigned snapshots = 5, churn = 0;  // messages in each round while one is taken
   std::string directory = "/var/tmp";
-  bool json = false;
 };
 
 template <class T, class E>
@@ -86,7 +86,7 @@ struct Samples {
   }
 };
 
-void run(const Load& load) {
+void run(const Load& load, bench::Figures& figures) {
   std::string shared = "/dev/shm/snapshot-bench-XXXXXX";
   std::string files = load.directory + "/snapshot-bench-XXXXXX";
   if (::mkdtemp(shared.data()) == nullptr || ::mkdtemp(files.data()) == nullptr)
@@ -158,12 +158,12 @@ void run(const Load& load) {
                cpu.ns.size(), cpu.ms(0.5), cpu.ms(0.999), cpu.ms(1));
     fmt::print("wall p50 {:.3f} p99.9 {:.3f} max {:.3f} ms; longest slice {:.3f} ms\n", wall.ms(0.5),
                wall.ms(0.999), wall.ms(1), static_cast<double>(worst_slice) / 1e6);
-    if (load.json) {
-      fmt::print(
-          "{{\"snapshot.pause_ms_p999\": {:.4f}, \"snapshot.ms\": {:.1f}, \"rib.bytes_per_route\": "
-          "{:.2f}}}\n",
-          cpu.ms(0.999), static_cast<double>(duration) / 1e6, per_route);
-    }
+    figures.add("snapshot.pause_ms_p999", cpu.ms(0.999));
+    figures.add("snapshot.pause_ms_max", cpu.ms(1));
+    figures.add("snapshot.pause_wall_ms_p999", wall.ms(0.999));
+    figures.add("snapshot.ms_per_million_routes", static_cast<double>(duration) / routes);
+    figures.add("snapshot.hot_cpu_ms_per_million_routes", hot_cpu / load.snapshots / routes * 1e6);
+    figures.add("snapshot.bytes_per_route", static_cast<double>(bytes) / routes);
   }
   std::filesystem::remove_all(shared);
   std::filesystem::remove_all(files);
@@ -174,7 +174,20 @@ void run(const Load& load) {
 
 int main(int argc, char** argv) {
   arancini::testing::Load load;
-  CLI::App app("what a snapshot of one shard costs");
+  arancini::bench::CommonOptions common;
+  CLI::App app(
+      "What a snapshot of one shard costs: how long it holds the hot thread, how long it takes, how large it "
+      "is.\n\n"
+      "METHOD. A shard without sockets is told routes by peers (a set of attributes for seven routes), then "
+      "snapshots are\n"
+      "taken into files, one after the other, after one route has changed; this thread is the hot one, "
+      "another writes. A\n"
+      "pause is one call of the shard's work that did a slice of the snapshot: CPU time of the thread "
+      "(snapshot.pause_ms_*),\n"
+      "and wall-clock time. --churn applies messages in between. Percentiles are of all slices of a run; "
+      "medians are over\n"
+      "runs, each with a new shard.");
+  arancini::bench::add_common_options(app, common);
   app.add_option("--routes", load.routes);
   app.add_option("--peers", load.peers);
   app.add_option("--per-message", load.per_message);
@@ -182,9 +195,15 @@ int main(int argc, char** argv) {
   app.add_option("--snapshots", load.snapshots);
   app.add_option("--churn", load.churn, "messages applied in each round while a snapshot is taken");
   app.add_option("--directory", load.directory, "where the files go");
-  app.add_flag("--json", load.json);
   CLI11_PARSE(app, argc, argv);
+  if (common.quick) {
+    load.routes = std::min(load.routes, 100'000U);
+    load.snapshots = 2;
+    if (app.count("--repeat") == 0) common.repeat = 1;
+  }
   if (load.attribute_sets == 0) load.attribute_sets = std::max(load.routes / 7, load.peers);
-  arancini::testing::run(load);
+  arancini::bench::Figures figures;
+  for (unsigned i = 0; i < common.repeat; ++i) arancini::testing::run(load, figures);
+  figures.write_json(common.json);
   return 0;
 }
