@@ -65,7 +65,6 @@ class Run:
                 generator.ready(load)
                 tail = d.ring.tail()
                 calls = d.stats.settled().value("IoSyscalls")
-                records = d.stats.value("RingRecords")
                 rounds = d.stats.value("LoopIterations")
                 cpu = {"ingestd": p.cpu_s(d.pid), "consumer": p.cpu_s(sink.pid)}
                 watch = Strace(d.pid) if strace else None
@@ -80,7 +79,6 @@ class Run:
                 out[load] = {"updates_per_s": updates / seconds, "bytes_per_s": sent / seconds,
                              "syscalls": (d.stats.value("IoSyscalls") - calls) / million,
                              "ring_bytes": (d.ring.tail() - tail) / updates,
-                             "updates_per_record": updates / max(d.stats.value("RingRecords") - records, 1),
                              "rounds": (d.stats.value("LoopIterations") - rounds) / million,
                              "cpu": {name: s / million for name, s in cpu.items()},
                              "by_name": {name: n / million for name, n in calls_by_name.items()}}
@@ -133,13 +131,14 @@ def main():
             for kind in args.kinds.split(","):
                 for load, r in (run.recv() if kind == "recv" else run.ingestd(kind)).items():
                     key = key_of(load, sessions, kind)
-                    for name in ("updates_per_s", "bytes_per_s"):
-                        f.add(f"{key}.{name}", r[name])
+                    f.add(key + ".updates_per_s", r["updates_per_s"])
+                    f.add(key + ".bytes_per_s", r["bytes_per_s"], detail=True)
                     for name, value in r["cpu"].items():
-                        f.add(f"{key}.cpu_s_per_million.{name}", value)
-                    for name in ("syscalls", "updates_per_record", "ring_bytes", "rounds"):
-                        if name in r:
-                            f.add(f"{key}.{'syscalls_per_million_updates' if name == 'syscalls' else name}", r[name])
+                        f.add(f"{key}.cpu_s_per_million.{name}", value, detail=name not in ("ingestd", "recv"))
+                    if "syscalls" in r:
+                        f.add(key + ".syscalls_per_million_updates", r["syscalls"])
+                        f.add(key + ".ring_bytes", r["ring_bytes"], detail=True)
+                        f.add(key + ".rounds", r["rounds"], detail=True)
                     p.progress(f"{n + 1}/{args.repeat} {sessions} sessions, {kind}, {load}: {r['updates_per_s'] / 1e6:.2f} M updates/s")
     if "uring" in args.kinds and 1 in sessions_of:
         f.runs["syscalls.per_million_updates"] = f.runs[key_of("dump", 1, "uring") + ".syscalls_per_million_updates"]

@@ -10,18 +10,19 @@ latency    from the time at which the schedule sends an UPDATE until the probe s
            the UPDATE's per-peer header, and looked for in its record, so no message is taken for another. Counting from
            the schedule means that a stall is charged to every UPDATE that should have been sent during it, not only to the one that
            met it (no coordinated omission). p50, p99, p99.9 over all UPDATEs of a rate, then the median over the runs.
-ring       ingestd alone (pinned to the first core), the probe is the ring's reader on the other core, sends and looks in one thread
+to ring    ingestd alone (pinned to the first core), the probe is the ring's reader on the other core, sends and looks in one thread
            that never sleeps: a look every 0.1 us, but none while send() runs (a few us for a message; the `send()` column): so figures are too
            high by up to that, never too low. `asleep`: ingestd sleeps in io_uring_enter() when nothing comes, as it does by default;
            `polling`: with the settings of --polling.
-ack        the whole pipeline with curated, publishd and nats-server (file store). The probe only looks, every 50 us, since four
+to ack     the whole pipeline with curated, publishd and nats-server (file store). The probe only looks, every 50 us, since four
            processes share the cores; so UPDATEs go out in bundles every 50 us, too. Its maximum rate is that of acked UPDATEs.
 gaps       time that the probe itself was off its core for more than 50 us (150 with acks), in percent of the run: other programs, or the hypervisor. What
-           is in the tail of the latencies may be that. --fifo runs ingestd and the probe (not the pipeline) before all ordinary programs
-           (SCHED_FIFO), for shared machines; needs root. Rates then last 0.7 s with a second's rest between, since the kernel
-           reserves others a twentieth of each second.
-Keys: latency.socket_to_ring_us_{p50,p99,p999}_half_load is ring, asleep, 50 %; latency.polling.…, latency.socket_to_ack_…, 10 and
-80 % in latency.{ring,polling,ack.FORMAT}.{10,50,80}_percent.…"""
+           is in the tail of the latencies may be that. Where it is permitted (root), ingestd and the probe, not the pipeline, run
+           before all ordinary programs (SCHED_FIFO), so that a shared machine does not matter much; --no-fifo: they do not.
+           Rates then last 0.7 s with a second's rest between, since the kernel reserves others a twentieth of each second.
+Keys: latency.socket_to_ring_us_{p50,p99,p999}_half_load is at 50 % with ingestd polling (asleep where it cannot poll),
+latency.asleep.socket_to_ring_… asleep, latency.socket_to_ack_… with the default format; everything is in
+latency.{asleep,polling,ack.FORMAT}.{10,50,80}_percent.…"""
 import json
 import os
 import re
@@ -107,14 +108,15 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=JSON", help="a setting of the daemons")
     parser.add_argument("--polling", action="append", default=[], metavar="TABLE.KEY=JSON",
                         help="what makes ingestd poll instead of sleep, default bmp.spin_us=1000")
-    parser.add_argument("--fifo", action="store_true", help="ingestd and the probe before all ordinary programs")
+    parser.add_argument("--no-fifo", action="store_true", help="not before all ordinary programs")
     parser.add_argument("--store", default="/var/tmp", help="disk on which nats-server stores")
     parser.add_argument("--dir", default="/var/tmp", help="for the generated UPDATEs")
     args = p.parse(parser)
     if args.quick:
         args.messages, args.seconds = 50_000, 1
-    print(p.describe_machine(args.build), flush=True)
-    kinds = {"ring": lambda s: to_ring(args, s, p.settings_of(args.set))}
+    args.fifo = not args.no_fifo and p.may_use_fifo()
+    print(f"{p.describe_machine(args.build)}, {'SCHED_FIFO' if args.fifo else 'ordinary scheduling'}", flush=True)
+    kinds = {"asleep": lambda s: to_ring(args, s, p.settings_of(args.set))}
     polling = p.settings_of(args.polling or ["bmp.spin_us=1000"], p.settings_of(args.set))
     if has(args, polling):
         kinds["polling"] = lambda s: to_ring(args, s, polling)
@@ -129,11 +131,11 @@ def main():
                 for r in run(stream):
                     key = f"latency.{kind}.{round(r['share'] * 100)}_percent"
                     f.add(key + ".updates_per_s", r["reached"])
-                    f.add(key + ".in_gaps_percent", r["in_gaps_percent"])
-                    f.add(key + ".send_call_us_p99", r["send_call_us"]["p99"])
+                    f.add(key + ".in_gaps_percent", r["in_gaps_percent"], detail=True)
+                    f.add(key + ".send_call_us_p99", r["send_call_us"]["p99"], detail=True)
                     for what in ("ring", "ack"):
                         for point in POINTS if r[what + "_us"] else []:
-                            f.add(f"{key}.socket_to_{what}_us_{point}", r[what + "_us"][point])
+                            f.add(f"{key}.socket_to_{what}_us_{point}", r[what + "_us"][point], detail=r["share"] == 1)
                     us = r["ack_us"] or r["ring_us"]
                     p.progress(f"{n + 1}/{args.repeat} {kind}, {r['share']:.0%}: {r['reached']:.0f} updates/s, p50 {us['p50']:.0f}, "
                                f"p99 {us['p99']:.0f}, p99.9 {us['p999']:.0f} us, gaps {r['in_gaps_percent']:.2f} %")
@@ -143,18 +145,17 @@ def main():
             key = f"latency.{kind}.{round(share * 100)}_percent"
             for what in ("ring", "ack"):
                 if f"{key}.socket_to_{what}_us_p50" in f.runs:
-                    rows.append([kind if kind != "ring" else "ring, asleep", f"{share:.0%}", f.spread(key + ".updates_per_s", 1e-3, 0), what,
+                    rows.append([kind, f"{share:.0%}", f.spread(key + ".updates_per_s", 1e-3, 0), what,
                                  *[f.spread(f"{key}.socket_to_{what}_us_{point}", 1, 1) for point in POINTS],
                                  f.spread(key + ".send_call_us_p99", 1, 1), f.spread(key + ".in_gaps_percent", 1, 2)])
     print(p.text_table(["run", "load", "1000 updates/s", "socket to", "p50 us", "p99 us", "p99.9 us", "send() p99", "gaps %"], rows, 2))
     print("load 100%: as fast as taken, latency from the first byte of all; what there is of it is the backlog. --help has the method.")
-    heads = {"ring": "ring", "polling": "ring", **{k: "ack" for k in kinds if k.startswith("ack.")}}
-    for kind, what in heads.items():
+    heads = {"asleep.": ("asleep", "ring"), "": ("polling" if "polling" in kinds else "asleep", "ring")}
+    heads |= {"ack.": (kind, "ack") for kind in kinds if kind == "ack.update-v1-concat"}
+    for name, (kind, what) in heads.items():
         for point in POINTS:
-            runs = f.runs.get(f"latency.{kind}.50_percent.socket_to_{what}_us_{point}")
-            if runs and (kind != "ack.batch-v2" or len(heads) == 3):
-                name = {"ring": "", "polling": "polling."}.get(kind, "")
-                f.runs[f"latency.{name}socket_to_{what}_us_{point}_half_load"] = runs
+            f.runs[f"latency.{name.removeprefix('ack.')}socket_to_{what}_us_{point}_half_load"] = \
+                f.runs[f"latency.{kind}.50_percent.socket_to_{what}_us_{point}"]
     f.write(args.json)
 
 

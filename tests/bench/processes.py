@@ -146,6 +146,15 @@ def start(command, cores=None, fifo=False, **options):
     return subprocess.Popen(command, preexec_fn=prepare, **options)  # noqa: PLW1509: no threads here
 
 
+def may_use_fifo():
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        return True
+    except PermissionError:
+        return False
+
+
 def end(process):
     if process.poll() is None:
         process.kill()
@@ -408,9 +417,13 @@ class Figures:
 
     def __init__(self):
         self.runs = {}
+        self.details = set()
 
-    def add(self, key, value):
+    def add(self, key, value, detail=False):
+        """detail: for the program's own table, not for the JSON."""
         self.runs.setdefault(key, []).append(value)
+        if detail:
+            self.details.add(key)
 
     def median(self, key):
         return statistics.median(self.runs[key])
@@ -425,6 +438,8 @@ class Figures:
     def flat(self):
         out = {}
         for key, values in self.runs.items():
+            if key in self.details:
+                continue
             out[key] = statistics.median(values)
             out[key + ".min"], out[key + ".max"] = min(values), max(values)
         return out

@@ -194,7 +194,7 @@ def flat(rows):
             figures.add(key + ".updates_per_s", r["updates_per_s"])
             figures.add(key + ".cpu_s_per_million_updates", r["cpu_sum"])
             for process, seconds in r["cpu_s_per_million"].items():
-                figures.add(f"{key}.cpu_s_per_million_updates.{process}", seconds)
+                figures.add(f"{key}.cpu_s_per_million_updates.{process}", seconds, detail=not head)
             if "of_limit" in r:
                 figures.add(key + ".of_server_limit", r["of_limit"])
             if head and row["format"] == "update-v1-concat":
