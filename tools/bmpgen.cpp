@@ -17,7 +17,6 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <set>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -28,13 +27,15 @@
 #include "common/base/types.h"
 #include "common/schema/update_decode.h"
 #include "common/wire/bgp_update.h"
-#include "tools/bmp_build.h"
+#include "tools/bmp_load.h"
 #include "tools/net_client.h"
 #include "tools/route_json.h"
 
 namespace {
 
 using namespace arancini;
+using tools::LoadSession;
+using tools::LoadTable;
 using tools::PathAttributes;
 using tools::PeerIdentity;
 
@@ -44,195 +45,21 @@ struct Options {
   std::string source;
   std::string truth;
   std::uint32_t routers = 1;
-  std::uint32_t peers = 1;
-  std::uint32_t prefixes = 1000;
-  std::uint32_t v6_percent = 10;
-  std::uint32_t nlri_per_update = 8;
-  std::uint64_t churn = 0;
-  std::uint32_t withdraw_percent = 20;
+  tools::LoadOptions load;
   double hold_s = 0;
-  std::uint64_t seed = 1;
-  bool terminate = false;
   bool step = false;
 };
 
-// SplitMix64: small, fast, the same everywhere.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t next() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ULL);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
-  }
-  std::uint32_t below(std::uint64_t n) { return static_cast<std::uint32_t>(next() % n); }
-  bool percent(std::uint32_t p) { return below(100) < p; }
-
- private:
-  std::uint64_t state_;
-};
-
-// Share of each length in an Internet table, in percent; the first entry takes the rest.
-struct LengthShare {
-  std::uint8_t length;
-  std::uint32_t percent;
-};
-constexpr LengthShare kV4Lengths[] = {{24, 60}, {23, 10}, {22, 12}, {21, 5}, {20, 5},
-                                      {19, 3},  {18, 2},  {17, 1},  {16, 2}};
-constexpr LengthShare kV6Lengths[] = {{48, 50}, {32, 14}, {44, 12}, {40, 9}, {36, 5},
-                                      {29, 3},  {46, 3},  {47, 2},  {42, 2}};
-
-template <std::size_t N>
-std::uint8_t pick_length(const LengthShare (&shares)[N], Random& random) {
-  std::uint32_t roll = random.below(100);
-  for (const LengthShare& s : shares) {
-    if (roll < s.percent) return s.length;
-    roll -= s.percent;
-  }
-  return shares[0].length;
-}
-
-struct Table {
-  std::vector<Prefix> prefixes;
-  std::vector<Family> families;
-};
-
-Table make_prefixes(const Options& options) {
-  Random random(options.seed * 7919);
-  std::set<Prefix> seen;
-  Table table;
-  table.prefixes.reserve(options.prefixes);
-  while (table.prefixes.size() < options.prefixes) {
-    const bool v6 = random.percent(options.v6_percent);
-    Prefix p;
-    if (v6) {
-      p.length = pick_length(kV6Lengths, random);
-      p.high = 0x2000000000000000ULL | (random.next() >> 3);
-      p.high &= ~std::uint64_t{0} << (64 - p.length);
-    } else {
-      p.length = pick_length(kV4Lengths, random);
-      const std::uint64_t address = (std::uint64_t{1 + random.below(223)} << 24) | (random.next() & 0xffffff);
-      p.low = kV4MappedLow | (address & (0xffffffffULL << (32 - p.length)) & 0xffffffffULL);
-    }
-    if (!seen.insert(p).second) continue;
-    table.prefixes.push_back(p);
-    table.families.push_back(v6 ? kIpv6Unicast : kIpv4Unicast);
-  }
-  return table;
-}
-
-// Attribute set `id` as a peer sends it: a pure function, so nothing needs to be kept.
-PathAttributes attributes_of(std::uint64_t seed, std::uint32_t id, std::uint32_t peer_asn, Family family) {
-  Random random(seed ^ (std::uint64_t{id} * 0xd6e8feb86659fd93ULL));
-  PathAttributes a;
-  a.origin = random.percent(90) ? 0 : 2;
-  a.as_path.push_back(peer_asn);
-  const std::uint32_t hops = 1 + random.below(5);
-  for (std::uint32_t i = 0; i < hops; ++i) a.as_path.push_back(1000 + random.below(400000));
-  a.next_hop = family == kIpv4Unicast ? IpAddress::from_v4(0x0a000000U + (peer_asn & 0xffff))
-                                      : IpAddress::parse("2001:db8::1").value();
-  if (random.percent(40)) a.med = 1 + random.below(1000);
-  const std::uint32_t communities = random.below(6);
-  for (std::uint32_t i = 0; i < communities; ++i) {
-    a.communities.push_back((std::uint32_t{1 + random.below(64000)} << 16) | random.below(65536));
-  }
-  return a;
-}
-
-constexpr std::uint32_t kLocalAsn = 64500;
-constexpr std::uint64_t kTimeNs = 1'700'000'000'000'000'000U;
-constexpr std::uint32_t kWithdrawn = 0;  // in PeerTable: otherwise attribute id + 1
-
-using PeerTable = std::vector<std::uint32_t>;
-
-struct Session {
-  std::string bytes;
-  std::vector<PeerTable> tables;
-  std::uint64_t messages = 0;
-  std::uint64_t updates = 0;
-  std::size_t dump_bytes = 0;  // until the churn
-  std::uint64_t dump_updates = 0;
-};
-
-PeerIdentity peer_identity(std::uint32_t router, std::uint32_t peer) {
-  PeerIdentity p;
-  p.address = IpAddress::from_v4(0x0a000000U + (router % 250 << 16) + peer + 1);
-  p.asn = 65001 + peer;
-  p.bgp_id = p.address.v4();
-  return p;
-}
-
-Session make_session(const Options& options, const Table& table, std::uint32_t router) {
-  Session s;
-  const std::uint64_t seed = options.seed * 1'000'003 + router;
-  Random random(seed);
-  tools::append_initiation(s.bytes, fmt::format("bmpgen-{}", router), "Arancini bmpgen");
-  s.messages = 1;
-  std::uint32_t next_attribute = 0;
-  std::vector<Prefix> nlri;
-  for (std::uint32_t p = 0; p < options.peers; ++p) {
-    const PeerIdentity peer = peer_identity(router, p);
-    tools::append_peer_up(s.bytes, peer, kTimeNs, kLocalAsn, 0xc0000201U);
-    PeerTable told(table.prefixes.size(), kWithdrawn);
-    for (std::size_t i = 0; i < table.prefixes.size();) {
-      const Family family = table.families[i];
-      const std::uint32_t want = 1 + random.below(options.nlri_per_update);
-      // About two thirds of the UPDATEs of a real table bring attributes that no earlier one had.
-      const std::uint32_t id =
-          next_attribute > 0 && random.percent(35) ? random.below(next_attribute) : next_attribute++;
-      nlri.clear();
-      for (; i < table.prefixes.size() && nlri.size() < want && table.families[i] == family; ++i) {
-        nlri.push_back(table.prefixes[i]);
-        told[i] = id + 1;
-      }
-      tools::append_announce(s.bytes, peer, kTimeNs, family, attributes_of(seed, id, peer.asn, family), nlri);
-      s.updates += nlri.size();
-      ++s.messages;
-    }
-    tools::append_end_of_rib(s.bytes, peer, kTimeNs, kIpv4Unicast);
-    tools::append_end_of_rib(s.bytes, peer, kTimeNs, kIpv6Unicast);
-    s.messages += 3;
-    s.tables.push_back(std::move(told));
-  }
-  s.dump_bytes = s.bytes.size();
-  s.dump_updates = s.updates;
-  for (std::uint64_t c = 0; c < options.churn && !table.prefixes.empty(); ++c) {
-    const std::uint32_t p = random.below(options.peers);
-    const std::uint32_t i = random.below(table.prefixes.size());
-    const PeerIdentity peer = peer_identity(router, p);
-    const std::uint64_t when = kTimeNs + c * 1000;
-    nlri.assign(1, table.prefixes[i]);
-    std::uint32_t& told = s.tables[p][i];
-    if (told != kWithdrawn && random.percent(options.withdraw_percent)) {
-      tools::append_withdraw(s.bytes, peer, when, table.families[i], nlri);
-      told = kWithdrawn;
-    } else {
-      const std::uint32_t id = next_attribute++;
-      tools::append_announce(s.bytes, peer, when, table.families[i],
-                             attributes_of(seed, id, peer.asn, table.families[i]), nlri);
-      told = id + 1;
-    }
-    ++s.updates;
-    ++s.messages;
-  }
-  if (options.terminate) {
-    tools::append_termination(s.bytes, 0);
-    ++s.messages;
-  }
-  return s;
-}
-
 // One router's table as `fold` prints it, unsorted.
-void append_truth(const Options& options, const Table& table, const Session& session, std::uint32_t router,
-                  const IpAddress& address, std::vector<schema::DecodedUpdate>& out) {
-  const std::uint64_t seed = options.seed * 1'000'003 + router;
-  for (std::uint32_t p = 0; p < options.peers; ++p) {
-    const PeerIdentity peer = peer_identity(router, p);
+void append_truth(const Options& options, const LoadTable& table, const LoadSession& session,
+                  std::uint32_t router, const IpAddress& address, std::vector<schema::DecodedUpdate>& out) {
+  for (std::uint32_t p = 0; p < options.load.peers; ++p) {
+    const PeerIdentity peer = tools::load_peer(router, p);
     for (std::size_t i = 0; i < table.prefixes.size(); ++i) {
       const std::uint32_t told = session.tables[p][i];
-      if (told == kWithdrawn) continue;
-      const PathAttributes a = attributes_of(seed, told - 1, peer.asn, table.families[i]);
+      if (told == tools::kNothingTold) continue;
+      const PathAttributes a =
+          tools::load_attributes(options.load, router, told - 1, peer.asn, table.families[i]);
       schema::DecodedUpdate u;
       u.router = address;
       u.peer = peer.address;
@@ -375,7 +202,7 @@ void send_step(const char* name, std::vector<Sender>& senders, std::size_t Sende
 }
 
 void run(const Options& options) {
-  const Table table = make_prefixes(options);
+  const LoadTable table = tools::make_load_table(options.load);
   std::vector<schema::DecodedUpdate> truth;
   std::vector<Sender> senders;
   std::uint64_t messages = 0;
@@ -383,7 +210,7 @@ void run(const Options& options) {
   std::uint64_t dump_updates = 0;
   std::uint64_t bytes = 0;
   for (std::uint32_t r = 0; r < options.routers; ++r) {
-    Session session = make_session(options, table, r);
+    LoadSession session = tools::make_load_session(options.load, table, r);
     messages += session.messages;
     updates += session.updates;
     dump_updates += session.dump_updates;
@@ -448,18 +275,18 @@ int main(int argc, char** argv) {
   to->excludes(out);
   app.add_option("--routers", o.routers, "routers, each with a session and an address of its own")
       ->check(CLI::Range(1U, 10000U));
-  app.add_option("--peers", o.peers, "peers of each router")->check(CLI::Range(1U, 60000U));
-  app.add_option("--prefixes", o.prefixes, "prefixes of each peer")->check(CLI::Range(0U, 20000000U));
-  app.add_option("--v6-percent", o.v6_percent, "share of IPv6 prefixes")->check(CLI::Range(0U, 100U));
-  app.add_option("--nlri-per-update", o.nlri_per_update,
+  app.add_option("--peers", o.load.peers, "peers of each router")->check(CLI::Range(1U, 60000U));
+  app.add_option("--prefixes", o.load.prefixes, "prefixes of each peer")->check(CLI::Range(0U, 20000000U));
+  app.add_option("--v6-percent", o.load.v6_percent, "share of IPv6 prefixes")->check(CLI::Range(0U, 100U));
+  app.add_option("--nlri-per-update", o.load.nlri_per_update,
                  "an UPDATE of the dump carries 1 to this many prefixes")
       ->check(CLI::Range(1U, 200U));
-  app.add_option("--churn", o.churn, "single-prefix UPDATEs after the dump, of each router");
-  app.add_option("--withdraw-percent", o.withdraw_percent, "share of withdrawals in the churn")
+  app.add_option("--churn", o.load.churn, "single-prefix UPDATEs after the dump, of each router");
+  app.add_option("--withdraw-percent", o.load.withdraw_percent, "share of withdrawals in the churn")
       ->check(CLI::Range(0U, 100U));
   app.add_option("--hold", o.hold_s, "seconds to keep the sessions open at the end")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", o.seed, "same seed, same bytes");
+  app.add_option("--seed", o.load.seed, "same seed, same bytes");
   app.add_option("--source", o.source,
                  "address of the first router; the next ones count up (default 127.0.1.1)");
   app.add_option("--truth", o.truth, "write the final table, in the format of `aranctl fold --json`");
@@ -467,7 +294,7 @@ int main(int argc, char** argv) {
                "wait for a line on standard input before the dump and again before the churn, and say what "
                "each took; for measurements")
       ->excludes(out);
-  app.add_flag("--terminate", o.terminate, "end each session with a Termination message");
+  app.add_flag("--terminate", o.load.terminate, "end each session with a Termination message");
   CLI11_PARSE(app, argc, argv);
   if (o.to.empty() == o.out.empty()) {
     fmt::print(stderr, "bmpgen: give one of --to ADDRESS:PORT and --out FILE\n");
