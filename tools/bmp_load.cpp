@@ -120,9 +120,9 @@ LoadSession make_load_session(const LoadOptions& options, const LoadTable& table
     for (std::size_t i = 0; i < table.prefixes.size();) {
       const Family family = table.families[i];
       const std::uint32_t want = 1 + random.below(options.nlri_per_update);
-      // About two thirds of the UPDATEs of a real table bring attributes that no earlier one had.
-      const std::uint32_t id =
-          next_attribute > 0 && random.percent(35) ? random.below(next_attribute) : next_attribute++;
+      const std::uint32_t id = next_attribute > 0 && random.percent(100 - options.new_attributes_percent)
+                                   ? random.below(next_attribute)
+                                   : next_attribute++;
       nlri.clear();
       for (; i < table.prefixes.size() && nlri.size() < want && table.families[i] == family; ++i) {
         nlri.push_back(table.prefixes[i]);

@@ -14,10 +14,13 @@
 namespace arancini::tools {
 
 struct LoadOptions {
-  std::uint32_t peers = 1;              // of a router
-  std::uint32_t prefixes = 1000;        // of a peer; all peers tell the same ones
-  std::uint32_t v6_percent = 10;        // of the prefixes
-  std::uint32_t nlri_per_update = 8;    // an UPDATE of the dump has 1 to this many, of one family
+  std::uint32_t peers = 1;            // of a router
+  std::uint32_t prefixes = 1000;      // of a peer; all peers tell the same ones
+  std::uint32_t v6_percent = 10;      // of the prefixes
+  std::uint32_t nlri_per_update = 8;  // an UPDATE of the dump has 1 to this many, of one family
+  // UPDATEs of the dump with attributes that no earlier one of the router had: about two thirds in the dumps
+  // of real routers.
+  std::uint32_t new_attributes_percent = 65;
   std::uint64_t churn = 0;              // UPDATEs
   std::uint32_t withdraw_percent = 20;  // of the churn
   std::uint64_t seed = 1;

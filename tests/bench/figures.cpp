@@ -25,20 +25,27 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->capture_default_str();
 }
 
+const Figures::Figure* Figures::find(std::string_view key) const {
+  const auto found =
+      std::find_if(figures_.begin(), figures_.end(), [&](const Figure& f) { return f.key == key; });
+  return found == figures_.end() ? nullptr : &*found;
+}
+
 void Figures::add(std::string_view key, double value) {
-  std::vector<double>& all = values_[std::string(key)];
-  all.insert(std::upper_bound(all.begin(), all.end(), value), value);
+  auto found = std::find_if(figures_.begin(), figures_.end(), [&](const Figure& f) { return f.key == key; });
+  if (found == figures_.end()) found = figures_.insert(found, {std::string(key), {}});
+  found->sorted.insert(std::upper_bound(found->sorted.begin(), found->sorted.end(), value), value);
 }
 
 double Figures::median(std::string_view key) const {
-  const auto found = values_.find(key);
-  return found == values_.end() ? 0 : median_of(found->second);
+  const Figure* figure = find(key);
+  return figure == nullptr ? 0 : median_of(figure->sorted);
 }
 
 std::string Figures::text(std::string_view key, int digits, double unit) const {
-  const auto found = values_.find(key);
-  if (found == values_.end()) return "-";
-  const std::vector<double>& all = found->second;
+  const Figure* figure = find(key);
+  if (figure == nullptr) return "-";
+  const std::vector<double>& all = figure->sorted;
   if (all.size() == 1) return fmt::format("{:.{}f}", all[0] / unit, digits);
   return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", median_of(all) / unit, digits, all.front() / unit,
                      digits, all.back() / unit, digits);
@@ -48,13 +55,13 @@ void Figures::write_json(const std::string& file) const {
   if (file.empty()) return;
   std::ofstream out(file);
   const char* separator = "{\n";
-  for (const auto& [key, all] : values_) {
+  for (const auto& [key, all] : figures_) {
     out << separator
         << fmt::format(R"(  "{0}": {1:.9g}, "{0}.min": {2:.9g}, "{0}.max": {3:.9g})", key, median_of(all),
                        all.front(), all.back());
     separator = ",\n";
   }
-  out << (values_.empty() ? "{}\n" : "\n}\n");
+  out << (figures_.empty() ? "{}\n" : "\n}\n");
   out.close();
   if (!out) throw std::runtime_error(file + ": cannot be written");
 }

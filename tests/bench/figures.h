@@ -1,7 +1,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,7 +28,13 @@ class Figures {
   void write_json(const std::string& file) const;
 
  private:
-  std::map<std::string, std::vector<double>, std::less<>> values_;  // sorted
+  struct Figure {
+    std::string key;
+    std::vector<double> sorted;
+  };
+  [[nodiscard]] const Figure* find(std::string_view key) const;
+
+  std::vector<Figure> figures_;  // in the order of their first values
 };
 
 }  // namespace arancini::bench

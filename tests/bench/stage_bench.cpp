@@ -432,6 +432,27 @@ struct Options {
 // Values of one run or, with `figures`, the derived ones of it, by load and stage.
 using Values = std::map<std::pair<std::string, std::string>, double>;
 
+// In the order of the table; curate and policy are derived.
+constexpr std::array<std::pair<const char*, const char*>, 19> kTable{{{"table_dump", "frame"},
+                                                                      {"table_dump", "decode"},
+                                                                      {"table_dump", "attributes"},
+                                                                      {"table_dump", "curate"},
+                                                                      {"table_dump", "policy"},
+                                                                      {"table_dump", "full"},
+                                                                      {"table_dump", "forward"},
+                                                                      {"table_dump", "no_policy"},
+                                                                      {"identical_dump", "full"},
+                                                                      {"changed_dump", "full"},
+                                                                      {"peer_down", "full"},
+                                                                      {"churn", "frame"},
+                                                                      {"churn", "decode"},
+                                                                      {"churn", "attributes"},
+                                                                      {"churn", "curate"},
+                                                                      {"churn", "policy"},
+                                                                      {"churn", "full"},
+                                                                      {"churn", "forward"},
+                                                                      {"churn", "no_policy"}}};
+
 void derive(Values& v) {
   for (const char* load : {"table_dump", "churn"}) {
     const auto at = [&](const char* stage) { return v.at({load, stage}); };
@@ -446,31 +467,37 @@ void measure_time(const Options& options, Figures& figures, CacheMisses& misses)
   const SystemClock clock;
   double allocations_steady = 0;
   for (unsigned run = 0; run < options.common.repeat; ++run) {
-    Values cpu, wall;
+    Values cpu, wall, allocations, cache_misses;
+    double longest_step_us = 0;
     const auto done = [&](const Row& row, const Cost& cost) {
-      const auto updates = static_cast<double>(row.updates);
-      cpu[{row.load, row.stage}] = static_cast<double>(cost.cpu_ns) / updates;
-      wall[{row.load, row.stage}] = static_cast<double>(cost.wall_ns) / updates;
-      if (row.load == std::string_view("peer_down"))
-        figures.add(key_of(row, "longest_step_us"), static_cast<double>(cost.longest_step_ns) / 1e3);
-      const double allocations = static_cast<double>(cost.allocations) / updates;
-      figures.add(key_of(row, "allocations_per_update"), allocations);
-      if (row.stage == std::string_view("full") && row.load != std::string_view("table_dump"))
-        allocations_steady = std::max(allocations_steady, allocations);
-      if (misses.why_not().empty())
-        figures.add(key_of(row, "cache_misses_per_update"), static_cast<double>(cost.cache_misses) / updates);
+      const auto per_update = [&](std::uint64_t n) {
+        return static_cast<double>(n) / static_cast<double>(row.updates);
+      };
+      const std::pair<std::string, std::string> at{row.load, row.stage};
+      cpu[at] = per_update(cost.cpu_ns);
+      wall[at] = per_update(cost.wall_ns);
+      allocations[at] = per_update(cost.allocations);
+      cache_misses[at] = per_update(cost.cache_misses);
+      longest_step_us = static_cast<double>(cost.longest_step_ns) / 1e3;  // of the last row: peer_down
+      if (at.second == "full" && at.first != "table_dump")
+        allocations_steady = std::max(allocations_steady, allocations[at]);
     };
     Meter meter(&misses);
     decode_rows(loads, meter, done);
     shard_rows(loads, clock, meter, done);
     derive(cpu);
     derive(wall);
-    for (const auto& [row, ns] : cpu) {
+    for (const auto& row : kTable) {
+      const double ns = cpu.at(row);
       const std::string where = fmt::format("stage.{}.{}.", row.first, row.second);
       figures.add(where + "ns_per_update", ns);
       figures.add(where + "updates_per_s", 1e9 / ns);
       figures.add(where + "wall_ns_per_update", wall.at(row));
+      if (allocations.contains(row)) figures.add(where + "allocations_per_update", allocations[row]);
+      if (misses.why_not().empty() && cache_misses.contains(row))
+        figures.add(where + "cache_misses_per_update", cache_misses[row]);
     }
+    figures.add("stage.peer_down.longest_step_us", longest_step_us);
     fmt::print(stderr, "run {} of {}\n", run + 1, options.common.repeat);
   }
   figures.add("alloc.per_update", allocations_steady);
@@ -549,31 +576,15 @@ std::string measure_instructions(const Options& options, const std::string& self
   }
   if (counts.empty()) return "callgrind wrote nothing";
   derive(counts);
-  for (const auto& [row, count] : counts)
-    figures.add(fmt::format("stage.{}.{}.instructions_per_update", row.first, row.second), count);
+  for (const auto& row : kTable)
+    figures.add(fmt::format("stage.{}.{}.instructions_per_update", row.first, row.second), counts.at(row));
   return {};
 }
 
 void print_table(const Figures& figures) {
-  constexpr std::array<std::pair<const char*, const char*>, 16> kRows{{{"table_dump", "frame"},
-                                                                       {"table_dump", "decode"},
-                                                                       {"table_dump", "attributes"},
-                                                                       {"table_dump", "curate"},
-                                                                       {"table_dump", "policy"},
-                                                                       {"table_dump", "full"},
-                                                                       {"table_dump", "forward"},
-                                                                       {"table_dump", "no_policy"},
-                                                                       {"identical_dump", "full"},
-                                                                       {"changed_dump", "full"},
-                                                                       {"churn", "frame"},
-                                                                       {"churn", "decode"},
-                                                                       {"churn", "attributes"},
-                                                                       {"churn", "curate"},
-                                                                       {"churn", "policy"},
-                                                                       {"churn", "full"}}};
   fmt::print("{:<26} {:>28} {:>26} {:>9} {:>8} {:>12} {:>12}\n", "", "M updates/s", "CPU ns", "wall ns",
              "instr.", "allocations", "syscalls/M");
-  const auto line = [&](const char* load, const char* stage) {
+  for (const auto& [load, stage] : kTable) {
     const std::string where = fmt::format("stage.{}.{}.", load, stage);
     fmt::print("{:<26} {:>28} {:>26} {:>9} {:>8} {:>12} {:>12}\n", fmt::format("{} {}", load, stage),
                figures.text(where + "updates_per_s", 2, 1e6), figures.text(where + "ns_per_update", 1),
@@ -581,13 +592,9 @@ void print_table(const Figures& figures) {
                fmt::format("{:.0f}", figures.median(where + "instructions_per_update")),
                figures.text(where + "allocations_per_update", 5),
                figures.text(where + "syscalls_per_million_updates", 0));
-  };
-  for (const auto& [load, stage] : kRows) line(load, stage);
-  line("churn", "forward");
-  line("churn", "no_policy");
-  line("peer_down", "full");
+  }
   fmt::print("longest call of the shard's work while peers are down: {} us of CPU\n",
-             figures.text("stage.peer_down.full.longest_step_us", 0));
+             figures.text("stage.peer_down.longest_step_us", 0));
 }
 
 int run(int argc, char** argv) {
@@ -619,8 +626,8 @@ int run(int argc, char** argv) {
     if (app.count("--repeat") == 0) o.common.repeat = 1;
   }
   Figures figures;
-  const std::string no_instructions = measure_instructions(o, argv[0], figures);
   if (o.instructions_only) {
+    const std::string no_instructions = measure_instructions(o, argv[0], figures);
     if (!no_instructions.empty()) {
       fmt::print(stderr, "stage_bench: {}\n", no_instructions);
       return 77;
@@ -629,8 +636,9 @@ int run(int argc, char** argv) {
     return 0;
   }
   CacheMisses misses;
-  const bool calls = measure_system_calls(o, figures);
   measure_time(o, figures, misses);
+  const std::string no_instructions = measure_instructions(o, argv[0], figures);
+  const bool calls = measure_system_calls(o, figures);
   print_table(figures);
   if (!no_instructions.empty()) fmt::print("instructions: not available here: {}\n", no_instructions);
   if (!calls) fmt::print("system calls: not available here: no child can be traced\n");
