@@ -304,18 +304,21 @@ bool Journal::Impl::new_segment(JournalWriter& w, const JournalWriter::Run& run,
   }
   if (!w.directory && !make_directory(w)) return false;
   std::optional<Spare> s;
+  bool wants_more = false;
   {
     const std::lock_guard guard(mutex);
     if (spare && spare->bytes >= need) {
       s = std::move(spare);
       spare.reset();
     }
+    wants_more = need > spare_wanted_bytes;
     spare_wanted_bytes = s ? 0 : std::max(spare_wanted_bytes, need);
   }
-  w.starved.store(!s, std::memory_order_relaxed);
-  space_wake.bump();
+  const bool was_starved = w.starved.exchange(!s, std::memory_order_relaxed);
+  // The preallocator wakes us, when it has one and when it failed; why it has none is its to say. Who only
+  // waits on does not wake it: after a failure it has to wait itself.
+  if (s || !was_starved || wants_more) space_wake.bump();
   if (!s) {
-    // The preallocator wakes us; why it has none is its to say.
     if (space_trouble.load() != ErrorCode::None) w.blocked.store(true, std::memory_order_relaxed);
     w.retry_at_ns = clock_ns(CLOCK_BOOTTIME) + 1'000'000;
     return false;
