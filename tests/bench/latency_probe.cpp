@@ -40,11 +40,13 @@ struct Options {
   std::uint64_t dump_bytes = 0;
   std::uint64_t dump_updates = 0;
   std::vector<double> shares;
+  std::vector<double> rates;
   double seconds = 2;
   std::uint64_t most_messages = 500'000;
   std::uint32_t sleep_us = 0;
   std::uint32_t rest_ms = 0;
   bool drain = false;
+  bool step = false;
 };
 
 std::uint32_t big32(const char* at) {
@@ -84,10 +86,10 @@ struct Stream {
 
 // What a record says that matters here.
 struct Seen {
-  std::uint64_t first_sequence;
   std::uint32_t count;
   std::uint64_t bmp_time_ns;
-  std::uint64_t end;  // position
+  std::uint64_t end;     // position
+  std::uint32_t router;  // number within the ring
 };
 
 std::uint64_t bmp_time_of(const shm::RecordHeader& header, const std::byte* payload) {
@@ -144,8 +146,8 @@ class RingTail {
         RingRecord record;
         if (reader_->next(record) != RingReader::Status::Record) return false;
         if (record.header.count == 0) continue;
-        out = {record.header.first_sequence, record.header.count,
-               bmp_time_of(record.header, record.payload.data()), raw(record.end)};
+        out = {record.header.count, bmp_time_of(record.header, record.payload.data()), raw(record.end),
+               record.header.router_id};
         return true;
       }
       const std::byte* at =
@@ -157,10 +159,14 @@ class RingTail {
       cursor_ += record.size_bytes;
       if (record.size_bytes == 0) throw std::runtime_error("the ring has overtaken its observer");
       if (record.kind != static_cast<std::uint8_t>(shm::RecordKind::UpdateBatch)) continue;
-      out = {record.first_sequence, record.count, bmp_time_of(record, at + sizeof record), cursor_};
+      out = {record.count, bmp_time_of(record, at + sizeof record), cursor_, record.router_id};
       return true;
     }
     return false;
+  }
+  // An observer passes over what came while nobody looked.
+  void skip() {
+    if (!reader_) cursor_ = tail();
   }
   void release() {
     if (!reader_) return;
@@ -230,7 +236,8 @@ class Probe {
     realtime_offset_ns_ = clock_ns(CLOCK_REALTIME) - clock_ns(CLOCK_MONOTONIC);
   }
 
-  // The table that the churn is about; returns when it is in the ring, and acked.
+  // The table that the churn is about; returns when it is in the ring, and acked. No other router may say
+  // anything meanwhile: the ring tells which one is ours.
   void send_table() {
     std::uint64_t sent = 0;
     std::uint64_t updates = 0;
@@ -243,7 +250,7 @@ class Probe {
       const std::uint64_t before = updates;
       while (tail_.next(tail, seen)) {
         updates += seen.count;
-        next_sequence_ = seen.first_sequence + seen.count;
+        router_ = seen.router;
       }
       tail_.release();
       sent += now_sent;
@@ -258,7 +265,6 @@ class Probe {
   }
 
   void run(Phase& phase) {
-    base_ = next_sequence_ - phase.first;  // message k has the sequence base_ + k
     phase.ring.ns.reserve(phase.count);
     phase.ack.ns.reserve(phase.count);
     phase.send_call.ns.reserve(phase.count);
@@ -268,6 +274,7 @@ class Probe {
     std::uint64_t acked = phase.first;
     std::uint64_t seen_until = phase.first;
     waiting_.clear();
+    tail_.skip();
     phase.start_ns = clock_ns(CLOCK_MONOTONIC) + 1'000'000;
     std::uint64_t looked_at = phase.start_ns;
     std::uint64_t progress_at = phase.start_ns;
@@ -288,10 +295,8 @@ class Probe {
       const std::uint64_t seen_at = clock_ns(CLOCK_MONOTONIC);
       const std::uint64_t before = seen_until + acked;
       seen_until = look(phase, seen_until, tail, seen_at);
-      while (!waiting_.empty() && waiting_.front().end <= head) {
-        for (std::uint32_t i = 0; i < waiting_.front().count; ++i)
-          phase.ack.add(seen_at - phase.due_at_ns(acked++));
-        waiting_.pop_front();
+      for (; !waiting_.empty() && waiting_.front() <= head; waiting_.pop_front()) {
+        phase.ack.add(seen_at - phase.due_at_ns(acked++));
       }
       if (const std::uint64_t gap = seen_at - looked_at;
           gap > 50'000 + 2'000 * std::uint64_t{options_.sleep_us})
@@ -307,20 +312,15 @@ class Probe {
       pause();
     }
     phase.end_ns = looked_at;
-    next_sequence_ += phase.count;
   }
 
   [[nodiscard]] const Stream& stream() const { return stream_; }
 
  private:
-  struct Waiting {
-    std::uint64_t end;
-    std::uint32_t count;
-  };
-
+  // Message k is due when due_at_ns(k) is past.
   static std::uint64_t due_until(const Phase& phase, std::uint64_t now, std::uint64_t last) {
     const double since = static_cast<double>(now - phase.start_ns) * 1e-9;
-    return std::min(last, phase.first + static_cast<std::uint64_t>(since * phase.rate));
+    return std::min(last, phase.first + static_cast<std::uint64_t>(since * phase.rate) + 1);
   }
 
   std::size_t send_some(std::uint64_t from, std::uint64_t to) {
@@ -335,15 +335,13 @@ class Probe {
   std::uint64_t look(Phase& phase, std::uint64_t seen_until, std::uint64_t tail, std::uint64_t seen_at) {
     Seen seen{};
     while (tail_.next(tail, seen)) {
-      if (seen.first_sequence != base_ + seen_until) {
-        throw std::runtime_error(
-            fmt::format("sequence {} where {} should be: a message made no update, or more than one",
-                        seen.first_sequence, base_ + seen_until));
+      if (seen.router != router_) continue;
+      // So each message has made exactly one update, and it is that one.
+      if (seen.count != 1 || seen.bmp_time_ns != stream_.stamped_ns(seen_until)) {
+        throw std::runtime_error(fmt::format("message {}: its record has another time", seen_until));
       }
-      if (seen.bmp_time_ns != stream_.stamped_ns(seen_until))
-        throw std::runtime_error("a record has another message's time");
-      for (std::uint32_t i = 0; i < seen.count; ++i) phase.ring.add(seen_at - phase.due_at_ns(seen_until++));
-      if (!options_.drain) waiting_.push_back({seen.end, seen.count});
+      phase.ring.add(seen_at - phase.due_at_ns(seen_until++));
+      if (!options_.drain) waiting_.push_back(seen.end);
     }
     tail_.release();
     return seen_until;
@@ -360,9 +358,8 @@ class Probe {
   RingTail tail_;
   Fd socket_;
   std::uint64_t realtime_offset_ns_ = 0;
-  std::uint64_t next_sequence_ = 0;
-  std::uint64_t base_ = 0;
-  std::deque<Waiting> waiting_;  // in the ring, not acked
+  std::uint32_t router_ = 0;
+  std::deque<std::uint64_t> waiting_;  // ends of records in the ring that are not acked
 };
 
 void say(double share, Phase& phase) {
@@ -377,26 +374,41 @@ void say(double share, Phase& phase) {
   std::fflush(stdout);
 }
 
+// The next messages of the file, at that rate.
+void run_phase(Probe& probe, const Options& options, double share, double rate, std::uint64_t& next,
+               Phase& phase) {
+  phase.rate = rate;
+  phase.first = next;
+  phase.count =
+      std::min({options.most_messages, probe.stream().messages() - next,
+                rate == 0 ? options.most_messages : static_cast<std::uint64_t>(rate * options.seconds)});
+  if (phase.count == 0) throw std::runtime_error("the file has too few messages");
+  next += phase.count;
+  probe.run(phase);
+  say(share, phase);
+}
+
 void run(const Options& options) {
   Probe probe(options);
   probe.send_table();
-  Phase most;
-  most.count = std::min(options.most_messages, probe.stream().messages());
-  probe.run(most);
-  say(1, most);
-  std::uint64_t next = most.count;
-  for (const double share : options.shares) {
+  std::uint64_t next = 0;
+  if (options.rates.empty()) {
+    Phase most;
+    run_phase(probe, options, 1, 0, next, most);
+    for (const double share : options.shares) {
+      const timespec rest{options.rest_ms / 1000, static_cast<long>(options.rest_ms % 1000) * 1'000'000};
+      ::nanosleep(&rest, nullptr);
+      Phase phase;
+      run_phase(probe, options, share, most.reached() * share, next, phase);
+    }
+    return;
+  }
+  fmt::print("ready\n");
+  std::fflush(stdout);
+  for (const double rate : options.rates) {
     Phase phase;
-    phase.rate = most.reached() * share;
-    phase.first = next;
-    phase.count = std::min({options.most_messages, static_cast<std::uint64_t>(phase.rate * options.seconds),
-                            probe.stream().messages() - next});
-    if (phase.count == 0) throw std::runtime_error("the file has too few messages");
-    next += phase.count;
-    const timespec rest{options.rest_ms / 1000, static_cast<long>(options.rest_ms % 1000) * 1'000'000};
-    ::nanosleep(&rest, nullptr);
-    probe.run(phase);
-    say(share, phase);
+    if (options.step && std::getchar() == EOF) return;
+    run_phase(probe, options, 0, rate, next, phase);
   }
 }
 
@@ -418,6 +430,10 @@ int main(int argc, char** argv) {
   app.add_option("--dump-updates", o.dump_updates, "updates before it")->required();
   app.add_option("--ring", o.ring, "ring file of the session's shard")->required();
   app.add_option("--share", o.shares, "of the greatest rate");
+  app.add_option(
+      "--rate", o.rates,
+      "UPDATEs per second; several are sent one after the other, and no greatest rate is looked for");
+  app.add_flag("--step", o.step, "with --rate: wait for a line on standard input before each");
   app.add_option("--seconds", o.seconds, "of each rate");
   app.add_option("--messages", o.most_messages, "at each rate at most, and to find the greatest rate");
   app.add_option("--sleep-us", o.sleep_us, "sleep that long between two looks; 0: never");

@@ -287,8 +287,8 @@ class Ingestd:
 class Counting:
     """A program that answers `wait N` (tests/bench/progress.h)."""
 
-    def __init__(self, command, cores=None):
-        self.process = start(command, cores, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def __init__(self, command, cores=None, fifo=False):
+        self.process = start(command, cores, fifo, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         if self.process.stdout.readline().strip() != "ready":
             raise RuntimeError(f"{command[0]} did not start")
         self.pid = self.process.pid
@@ -314,11 +314,11 @@ class Counting:
         self.close()
 
 
-def ring_drain(build, rings, cores=None, every_us=500):
+def ring_drain(build, rings, cores=None, every_us=500, fifo=False):
     command = [binary(build, "ring_drain"), "--every-us", str(every_us)]
     for path in rings:
         command += ["--ring", path]
-    return Counting(command, cores)
+    return Counting(command, cores, fifo)
 
 
 def tcp_drain(build, port, sessions, cores=None):
