@@ -94,8 +94,8 @@ def source_of_shard(args, daemons, shard, number):
         # A peer without routes: events, and nothing that would be missing later.
         subprocess.run([p.binary(args.build, "bmpgen"), "--to", daemons[0].bmp, "--source", source, "--peers", "1", "--prefixes", "0"],
                        check=True, capture_output=True)
-        p.until("its events came", lambda before=before: [d.ring.tail() for d in daemons] != before, 10)
-        p.until("its session is over", lambda: all(d.stats.value("SessionsOpen") == 0 for d in daemons), 10)
+        p.until("its events came", lambda before=before: [d.ring.tail() for d in daemons] != before, 60)
+        p.until("its session is over", lambda: all(d.stats.value("SessionsOpen") == 0 for d in daemons), 60)
         if daemons[shard].ring.tail() != before[shard]:
             return source
     raise RuntimeError("no address of that shard")

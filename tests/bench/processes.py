@@ -228,8 +228,8 @@ class Stats:
 class Ingestd:
     """ingestd alone: no publishd, no curated. `settings` as in settings_of()."""
 
-    def __init__(self, build, io="auto", settings=None, shard=0, shards=1, cores=None, beside=None, fifo=False):
-        """beside: another Ingestd whose directory and address it shares."""
+    def __init__(self, build, io="auto", settings=None, shard=0, shards=1, cores=None, beside=None, fifo=False, wrap=()):
+        """beside: another Ingestd whose directory and address it shares. wrap: a command before it that becomes it, as valgrind."""
         self.dir = beside.dir if beside else tempfile.mkdtemp(
             prefix="ingest-bench-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
         self.owns_dir = beside is None
@@ -243,7 +243,7 @@ class Ingestd:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open(self.log_path, "wb") as log:
             ready.bind(ready_path)
             ready.settimeout(0.2)
-            self.process = start([binary(build, "ingestd"), "--shard", str(shard), "--config", config, "--runtime-dir",
+            self.process = start([*wrap, binary(build, "ingestd"), "--shard", str(shard), "--config", config, "--runtime-dir",
                                   self.dir, "--state-dir", os.path.join(self.dir, "state"), "--bmp-listen", self.bmp, "--io", io,
                                   "--no-restore"], cores, fifo, stdout=log, stderr=log, env=dict(os.environ, NOTIFY_SOCKET=ready_path))
             while True:
