@@ -134,7 +134,7 @@ def main():
                     f.add(key + ".updates_per_s", r["updates_per_s"])
                     f.add(key + ".bytes_per_s", r["bytes_per_s"], detail=True)
                     for name, value in r["cpu"].items():
-                        f.add(f"{key}.cpu_s_per_million.{name}", value, detail=name not in ("ingestd", "recv"))
+                        f.add(f"{key}.cpu_s_per_million_{name}", value, detail=name not in ("ingestd", "recv"))
                     if "syscalls" in r:
                         f.add(key + ".syscalls_per_million_updates", r["syscalls"])
                         f.add(key + ".ring_bytes", r["ring_bytes"], detail=True)
@@ -149,8 +149,8 @@ def main():
                 k = key_of(load, sessions, kind)
                 consumer = "recv" if kind == "recv" else "ingestd"
                 rows.append([LOADS[load], sessions, kind, f.spread(k + ".updates_per_s", 1e-6), f.spread(k + ".bytes_per_s", 1e-6, 0),
-                             f.spread(f"{k}.cpu_s_per_million.{consumer}", 1, 3), f.spread(k + ".cpu_s_per_million.bmpgen", 1, 3),
-                             f.spread(k + ".cpu_s_per_million.consumer", 1, 3), f.spread(k + ".syscalls_per_million_updates", 1, 0),
+                             f.spread(f"{k}.cpu_s_per_million_{consumer}", 1, 3), f.spread(k + ".cpu_s_per_million_bmpgen", 1, 3),
+                             f.spread(k + ".cpu_s_per_million_consumer", 1, 3), f.spread(k + ".syscalls_per_million_updates", 1, 0),
                              f.spread(k + ".rounds", 1, 0), f.spread(k + ".ring_bytes", 1, 0)])
     print(p.text_table(["load", "sessions", "with", "M updates/s", "MB/s", "CPU s/M: receiver", "bmpgen", "ring_drain",
                         "io syscalls/M", "rounds/M", "ring bytes/update"], rows, 3))

@@ -79,10 +79,9 @@ def to_ring(args, stream, settings):
 
 
 def to_ack(args, stream, fmt):
-    import harness
     with p.NatsServer(args.store) as nats:
         tables = p.settings_of(args.set, {**p.DEFAULTS, "publish": {"format": fmt}})
-        with harness.Pipeline(shards=1, settings=tables, nats=nats.url) as pipeline:
+        with p.pipeline(args, shards=1, settings=tables, nats=nats.url) as pipeline:
             result = probe(args, stream, pipeline.bmp, os.path.join(pipeline.run_dir, "ring-0"), None, False, 50)
             spilled = pipeline.metric("arancini_publish_journal_spilled_bytes_total")
             if spilled:  # then the head moves when the journal has it

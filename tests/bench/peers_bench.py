@@ -213,10 +213,9 @@ def run_ring(args):
 
 
 def run_acked(args, fmt):
-    import harness
     out = {}
     tables = {**p.DEFAULTS, "publish": {"format": fmt}}
-    with p.NatsServer(args.store) as nats, harness.Pipeline(shards=1, settings=tables, nats=nats.url) as pipeline:
+    with p.NatsServer(args.store) as nats, p.pipeline(args, shards=1, settings=tables, nats=nats.url) as pipeline:
         ring = p.Ring(os.path.join(pipeline.run_dir, "ring-0"))
         pids = [pipeline.pid("ingestd@0"), pipeline.pid("publishd"), pipeline.process.pid, nats.pid]
         with generator(args, pipeline.bmp) as source:

@@ -32,6 +32,8 @@ def parser(doc, repeat=3, quick="a tenth of everything, once: shows that it work
     p.add_argument("--build", default=os.environ.get("ARANCINI_BUILD") or os.path.join(REPO, "build"), help="build directory")
     p.add_argument("--json", default="", metavar="FILE", help="flat object of numbers: KEY is the median, KEY.min and KEY.max")
     p.add_argument("--quick", action="store_true", help=quick)
+    p.add_argument("--before-others", action="store_true",
+                   help="in a session of its own that the scheduler prefers to all others (nice -20, needs root): for shared machines")
     p.add_argument("--repeat", type=int, default=repeat, metavar="N", help=f"runs of each, default {repeat}")
     return p
 
@@ -43,7 +45,39 @@ def parse(p):
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin"
     if args.quick:
         args.repeat = 1
+    if args.before_others:
+        prefer_session()
     return args
+
+
+def prefer_session():
+    """This process and its children before other programs, whether the kernel compares sessions (autogroups) or threads."""
+    if os.fork():  # a group leader cannot begin a session; and who waits gets the result
+        try:
+            status = os.wait()[1]
+        except KeyboardInterrupt:
+            os._exit(130)
+        os._exit(os.waitstatus_to_exitcode(status))
+    os.setsid()
+    os.setpriority(os.PRIO_PROCESS, 0, -20)
+    prefer_session_of(os.getpid())
+
+
+def prefer_session_of(pid):
+    path = f"/proc/{pid}/autogroup"
+    if os.path.exists(path):
+        with open(path, "w") as f:
+            f.write("-20")
+
+
+def pipeline(args, **options):
+    """harness.Pipeline, whose daemons have sessions of their own."""
+    import harness
+    started = harness.Pipeline(**options)
+    if args.before_others:
+        for process in started.status()["processes"]:
+            prefer_session_of(process["pid"])
+    return started
 
 
 def settings_of(pairs, tables=None):
@@ -93,6 +127,15 @@ def describe_machine(build):
 def cpu_s(pid):
     """CPU of all threads, exact: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of the kernel."""
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def thread_cpu_s(pid):
+    """{thread: CPU seconds so far}"""
+    out = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/schedstat") as f:
+            out[task] = int(f.read().split()[0]) * 1e-9
+    return out
 
 
 def switches(pid):

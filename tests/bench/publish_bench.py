@@ -12,7 +12,8 @@ settings are the defaults but for [publish] format, --batch-bytes and what --set
 updates/s  from the line that makes bmpgen begin, until the ring is empty and everything is acked: looked at every 2 ms
            in the ring's header. bmpgen has made all bytes before and sends them with sendfile(); its CPU is counted.
 CPU        seconds of CPU (user and system) per million updates: the process's CPU clock, read before and after. Loopback
-           TCP is charged to the sender. "all" is what the whole machine was busy (/proc/stat), strangers included.
+           TCP is charged to the sender. "all" is what the whole machine was busy (/proc/stat), strangers included. --json also
+           has what publishd's busiest thread takes: a core is the most that it can have.
 messages   updates and bytes per message, and "full": payload as a share of [publish] batch_bytes
 ring, wire bytes per update: what the tail of the ring advanced, and what nats-server received (payload, headers, protocol)
 limit      updates/s and CPU of nats-server when nats_limit sends as many bytes in messages of the same mean size to as
@@ -72,6 +73,7 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     perf = Perf(args.perf, f"{name}-{load}", pids)
     # The first updates of a pipeline are there (Peer Up makes none), heads have come to rest.
     before_sequence, before_tail = ring.next_sequence(), ring.tail()
+    threads = {p: processes.thread_cpu_s(pid) for p, pid in pids.items()}
     before = {p: cpu_s(pid) for p, pid in pids.items()}
     switched = {p: switches(pid) for p, pid in pids.items()}
     metrics = {m: pipeline.metric(f"arancini_publish_{m}_total") for m in ("messages_sent", "sent_bytes", "updates_acked")}
@@ -97,6 +99,7 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     seconds = now - start
     after = {p: cpu_s(pid) for p, pid in pids.items()}
     busy = machine_busy_s() - busy
+    threads = {p: max(s - threads[p].get(task, 0) for task, s in processes.thread_cpu_s(pid).items()) for p, pid in pids.items()}
     switched = {p: sum(n - switched[p].get(task, 0) for task, n in switches(pid).items()) for p, pid in pids.items()}
     perf.stop()
     time.sleep(0.3)  # publishd writes its counters every 100 ms
@@ -107,6 +110,7 @@ def run_load(load, generator, ring, pids, nats, pipeline, args, name):
     cpu = {p: (after[p] - before[p]) / million for p in pids}
     cpu["bmpgen"] = generator_cpu / million
     return {
+        "busiest_thread_s_per_million": {p: s / million for p, s in threads.items()},
         "switches_per_message": {p: n / metrics["messages_sent"] for p, n in switched.items()},
         "updates": updates, "seconds": seconds, "updates_per_s": updates / seconds,
         "cpu_s_per_million": cpu, "cpu_sum": sum(cpu.values()), "cpu_all": busy / million,
@@ -136,12 +140,11 @@ def run_limit(result, subjects, nats, binary):
 
 
 def run_pipeline(fmt, subjects, args):
-    import harness as h
     routers = SUBJECTS[subjects]
     extra, environment = args.nats_conf.replace("\\n", "\n"), dict(e.split("=", 1) for e in args.nats_env)
     results = {}
     with NatsServer(args.store, extra, environment) as nats:
-        with h.Pipeline(shards=1, settings=settings_of(args, fmt), nats=nats.url) as p:
+        with processes.pipeline(args, shards=1, settings=settings_of(args, fmt), nats=nats.url) as p:
             ring = Ring(os.path.join(p.run_dir, "ring-0"))
             pids = {"ingestd": p.pid("ingestd@0"), "publishd": p.pid("publishd"), "nats-server": nats.pid, "curated": p.process.pid}
             with Generator(args.build, p.bmp, routers, 2, args.routes // routers // 2, args.churn // routers, args.seed) as generator:
@@ -194,7 +197,8 @@ def flat(rows):
             figures.add(key + ".updates_per_s", r["updates_per_s"])
             figures.add(key + ".cpu_s_per_million_updates", r["cpu_sum"])
             for process, seconds in r["cpu_s_per_million"].items():
-                figures.add(f"{key}.cpu_s_per_million_updates.{process}", seconds, detail=not head)
+                figures.add(f"{key}.cpu_s_per_million_{process}", seconds, detail=not head)
+            figures.add(key + ".publishd_busiest_thread_s_per_million", r["busiest_thread_s_per_million"]["publishd"], detail=not head)
             if "of_limit" in r:
                 figures.add(key + ".of_server_limit", r["of_limit"])
             if head and row["format"] == "update-v1-concat":
