@@ -375,12 +375,16 @@ void decode_rows(const Loads& loads, Meter& meter, const Done& done) {
   all("churn", loads.churn);
 }
 
-void shard_rows(const Loads& loads, const Clock& clock, Meter& meter, const Done& done) {
+// `only`: forward, no_policy or full, on the dump and the churn; changes: what comes after a dump. Empty:
+// all.
+void shard_rows(const Loads& loads, const Clock& clock, Meter& meter, const Done& done,
+                std::string_view only = {}) {
   const Config plain = parse_config("", "defaults");
   const Config with_policy = parse_config(kPolicy, "policy");
   Config forward = plain;
   forward.curation.enabled = false;
   const auto dump_and_churn = [&](const Config& config, const char* name) {
+    if (!only.empty() && only != name) return;
     Stage stage(config, clock);
     stage.play(loads.dump, meter);
     done({"table_dump", name, loads.dump.updates}, meter.row_done());
@@ -392,6 +396,7 @@ void shard_rows(const Loads& loads, const Clock& clock, Meter& meter, const Done
   dump_and_churn(forward, "forward");
   dump_and_churn(plain, "no_policy");
   dump_and_churn(with_policy, "full");
+  if (!only.empty() && only != "changes") return;
   Stage stage(with_policy, clock);
   meter.not_measured();
   stage.play(loads.dump, meter);
@@ -427,6 +432,7 @@ struct Options {
   std::uint64_t callgrind_churn = 100'000;
   bool instructions_only = false;
   bool under_callgrind = false;
+  std::string only;
 };
 
 // Values of one run or, with `figures`, the derived ones of it, by load and stage.
@@ -501,6 +507,25 @@ void measure_time(const Options& options, Figures& figures, CacheMisses& misses)
     fmt::print(stderr, "run {} of {}\n", run + 1, options.common.repeat);
   }
   figures.add("alloc.per_update", allocations_steady);
+}
+
+// One part again and again, for a profiler; prints what it took.
+void run_for_profiler(const Options& options) {
+  const Loads loads(options.prefixes, options.churn);
+  const SystemClock clock;
+  CacheMisses misses;
+  Meter meter(&misses);
+  const auto print = [](const Row& row, const Cost& cost) {
+    fmt::print("{} {}: {:.1f} ns of CPU per update\n", row.load, row.stage,
+               static_cast<double>(cost.cpu_ns) / static_cast<double>(row.updates));
+  };
+  for (unsigned run = 0; run < options.common.repeat; ++run) {
+    if (options.only == "decode") {
+      decode_rows(loads, meter, print);
+    } else {
+      shard_rows(loads, clock, meter, print, options.only);
+    }
+  }
 }
 
 // False: not possible here.
@@ -612,6 +637,8 @@ int run(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--callgrind-churn", o.callgrind_churn)->check(CLI::PositiveNumber);
   app.add_flag("--instructions-only", o.instructions_only, "only what callgrind counts");
+  app.add_option("--only", o.only, "nothing but this part, --repeat times, for a profiler")
+      ->check(CLI::IsMember({"decode", "forward", "no_policy", "full", "changes"}));
   app.add_flag("--under-callgrind", o.under_callgrind)->group("");
   CLI11_PARSE(app, argc, argv);
   if (o.under_callgrind) {
@@ -624,6 +651,10 @@ int run(int argc, char** argv) {
     o.callgrind_prefixes = std::min(o.callgrind_prefixes, 5'000U);
     o.callgrind_churn = std::min<std::uint64_t>(o.callgrind_churn, 20'000);
     if (app.count("--repeat") == 0) o.common.repeat = 1;
+  }
+  if (!o.only.empty()) {
+    run_for_profiler(o);
+    return 0;
   }
   Figures figures;
   if (o.instructions_only) {
