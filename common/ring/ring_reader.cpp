@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "common/ring/prefetch.h"
+
 namespace arancini {
 namespace {
 
@@ -107,6 +109,10 @@ RingReader::Status RingReader::next(RingRecord& out) {
     out.payload = {data_ + offset + sizeof h, h.payload_bytes};
     out.begin = RingPosition{at};
     cursor_ = out.end = RingPosition{at + h.size_bytes};
+    if (cached_tail_ - raw(cursor_) >= kPrefetchBytes + h.size_bytes) {
+      for_lines_ahead(data_, capacity_, raw(cursor_), h.size_bytes,
+                      [](const std::byte* line) { __builtin_prefetch(line); });
+    }
     return Status::Record;
   }
 }

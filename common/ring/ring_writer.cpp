@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "common/ring/futex.h"
+#include "common/ring/prefetch.h"
 
 namespace arancini {
 namespace {
@@ -120,6 +121,10 @@ void RingWriter::append(const shm::RecordHeader& header) {
   tail_ = tail_ + header.size_bytes;
   next_sequence_ = next_sequence_ + header.count;
   claimed_bytes_ = 0;
+  // Only what the reader has given back, as far as is known: it may still read the rest.
+  if (capacity_ - (raw(tail_) - cached_head_) >= kPrefetchBytes + header.size_bytes) {
+    for_lines_ahead(data_, capacity_, raw(tail_), header.size_bytes, prefetch_to_write);
+  }
 }
 
 void RingWriter::publish() {
