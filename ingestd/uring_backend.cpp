@@ -210,6 +210,7 @@ class UringBackend final : public IoBackend {
     Fd fd;
     std::uint32_t generation = 0;
     bool armed = false;  // a receive is in flight: its last completion (without F_MORE) is yet to come
+    bool fed = false;    // that receive has brought something
     bool paused = false;
     bool detaching = false;
   };
@@ -309,6 +310,7 @@ class UringBackend final : public IoBackend {
   }
   void arm_recv(std::uint32_t index) {
     slots_[index].armed = true;
+    slots_[index].fed = false;
     prepare_recv(slots_[index].fd.get(), make_tag(Kind::Recv, slots_[index].generation, index));
   }
   void arm_accept(std::uint32_t index) {
@@ -406,6 +408,7 @@ class UringBackend final : public IoBackend {
       if (c.result > 0 && alive()) {
         const auto size = static_cast<std::size_t>(c.result);
         budget_bytes_ -= std::min(budget_bytes_, size);
+        slots_[index].fed = true;
         handler_.on_data(ConnectionId{index}, {buffer(id), size});
       }
       recycle(id);  // also when its connection is gone
@@ -430,13 +433,16 @@ class UringBackend final : public IoBackend {
     handler_.on_closed(ConnectionId{index}, -c.result);
   }
 
+  // Who found no buffer at all comes first: a flood takes all that there are as soon as it is armed.
   void rearm_starved() {
-    for (const std::uint64_t tag : starved_) {
-      const auto index = static_cast<std::uint32_t>(tag);
-      const Slot& slot = slots_[index];
-      if (!slot.fd.valid() || slot.generation != (static_cast<std::uint32_t>(tag >> 32) & kGenerationMask))
-        continue;
-      if (!slot.armed && !slot.paused) arm_recv(index);
+    for (const bool fed : {false, true}) {
+      for (const std::uint64_t tag : starved_) {
+        const auto index = static_cast<std::uint32_t>(tag);
+        const Slot& slot = slots_[index];
+        if (!slot.fd.valid() || slot.generation != (static_cast<std::uint32_t>(tag >> 32) & kGenerationMask))
+          continue;
+        if (!slot.armed && !slot.paused && slot.fed == fed) arm_recv(index);
+      }
     }
     starved_.clear();
   }

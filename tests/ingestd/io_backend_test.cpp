@@ -264,6 +264,22 @@ TEST_P(IoBackendTest, FewSmallBuffersAreEnoughForManyConnections) {
   }
 }
 
+TEST_P(IoBackendTest, AFloodLeavesBuffersToOthers) {
+  make({.buffer_bytes = 512, .buffer_count = 4});  // io_uring: the flood takes them all whenever it is armed
+  auto [flood, flooding] = make_pair();
+  auto [small, other] = make_pair();
+  const std::string text = pattern(150'000, 1);
+  ASSERT_EQ(::send(flooding.get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+  const ConnectionId flood_id = backend->add_connection(std::move(flood));
+  const ConnectionId small_id = backend->add_connection(std::move(small));
+  ASSERT_TRUE(run_until([&] { return data(flood_id).size() >= 4096; }));
+  ASSERT_EQ(::send(other.get(), "x", 1, 0), 1);
+  const std::size_t before = data(flood_id).size();
+  ASSERT_LT(before, text.size() / 2);
+  ASSERT_TRUE(run_until([&] { return data(small_id) == "x"; }));
+  EXPECT_LT(data(flood_id).size() - before, 32'768U);
+}
+
 TEST_P(IoBackendTest, TwoHundredConnections) {
   Listening listening;
   ASSERT_TRUE(backend->add_listener(listening.fd.get()));
