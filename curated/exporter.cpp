@@ -178,9 +178,7 @@ void add_processes(const FleetView& view, std::vector<MetricFamily>& out) {
   Family uptime(Own::ProcessUptime);
   Family restarts(Own::ProcessRestarts);
   for (const ProcessView& p : view.processes) {
-    const bool runs =
-        p.verdict == Verdict::Running || p.verdict == Verdict::Degraded || p.verdict == Verdict::Draining;
-    up.add({{"process", p.name}}, runs ? 1 : 0);
+    up.add({{"process", p.name}}, answers(p.verdict) ? 1 : 0);
     for (const Verdict v : kVerdicts) {
       state.add({{"process", p.name}, {"state", std::string(to_string(v))}}, p.verdict == v ? 1 : 0);
     }

@@ -4,12 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <optional>
 
 #include "common/base/error.h"
 #include "common/ring/ring_file.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
@@ -19,16 +19,11 @@ constexpr std::uint64_t kSecond = 1'000'000'000U;
 // A page without a heartbeat belongs to a process that still prepares (rings of many GiB are prefaulted).
 constexpr std::uint64_t kPatienceAtStartNs = 60 * kSecond;
 
-std::optional<std::uint32_t> shard_of_page(const std::string& file_name) {
-  constexpr std::string_view kPrefix = "ingestd@";
+std::optional<std::uint32_t> shard_of_page(std::string_view file_name) {
   constexpr std::string_view kSuffix = ".stats";
-  if (!file_name.starts_with(kPrefix) || !file_name.ends_with(kSuffix)) return std::nullopt;
-  const char* first = file_name.data() + kPrefix.size();
-  const char* last = file_name.data() + file_name.size() - kSuffix.size();
-  std::uint32_t shard = 0;
-  const auto [end, error] = std::from_chars(first, last, shard);
-  if (error != std::errc{} || end != last || shard >= 1024) return std::nullopt;
-  return shard;
+  if (!file_name.ends_with(kSuffix)) return std::nullopt;
+  const auto shard = shard_of(file_name.substr(0, file_name.size() - kSuffix.size()));
+  return shard && *shard < 1024 ? shard : std::nullopt;
 }
 
 Verdict verdict_of(shm::ProcessState state) {
@@ -67,11 +62,34 @@ std::string_view to_string(Verdict verdict) {
   return "unknown";
 }
 
+bool answers(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::Running:
+    case Verdict::Degraded:
+    case Verdict::Draining: return true;
+    case Verdict::Starting:
+    case Verdict::Dead:
+    case Verdict::Stuck:
+    case Verdict::Stopped: return false;
+  }
+  return false;
+}
+
+const ProcessView* FleetView::process(std::string_view name) const {
+  const auto it = std::ranges::find(processes, name, &ProcessView::name);
+  return it == processes.end() ? nullptr : &*it;
+}
+
+const ShardView* FleetView::shard(std::uint32_t number) const {
+  const auto it = std::ranges::find(shards, number, &ShardView::shard);
+  return it == shards.end() ? nullptr : &*it;
+}
+
 Fleet::Fleet(const Config& config, const Clock& clock, const ProcessManager* manager)
     : config_(config), clock_(clock), manager_(manager), started_realtime_ns_(clock.realtime_ns()) {
   set_live(config);
   for (std::uint32_t k = 0; k < config.shards.count; ++k) {
-    ingestd_[k] = {fmt::format("ingestd@{}", k), config.ingestd_stats_path(k), nullptr, {}};
+    ingestd_[k] = {ingestd_name(k), config.ingestd_stats_path(k), nullptr, {}};
   }
   publishd_ = {"publishd", config.publishd_stats_path(), nullptr, {}};
 }
@@ -109,7 +127,7 @@ void Fleet::refresh_all() {
   for (const auto& entry : std::filesystem::directory_iterator(config_.paths.runtime_dir, error)) {
     const auto shard = shard_of_page(entry.path().filename().string());
     if (!shard || ingestd_.contains(*shard)) continue;
-    Page page{fmt::format("ingestd@{}", *shard), entry.path().string(), nullptr, {}};
+    Page page{ingestd_name(*shard), entry.path().string(), nullptr, {}};
     refresh(page);
     if (page.reader != nullptr && page.reader->writer_alive()) ingestd_[*shard] = std::move(page);
   }
@@ -186,7 +204,7 @@ FleetView Fleet::view() {
 
   // Managed processes without a page of ours (nats-server).
   for (const ManagedProcess& p : managed) {
-    if (p.name == publishd_.name || p.name.starts_with("ingestd@")) continue;
+    if (is_daemon(p.name)) continue;
     ProcessView view;
     view.name = p.name;
     view.pid = p.pid;
@@ -215,9 +233,8 @@ FleetView Fleet::view() {
   }
   out.nats_state = "unknown";
   if (publisher_lives && !out.publish.empty()) {
-    const auto code = out.publish[static_cast<std::size_t>(PublishMetric::Trouble)];
-    const auto trouble = static_cast<ErrorCode>(code);
-    const bool connected = out.publish[static_cast<std::size_t>(PublishMetric::NatsConnected)] != 0;
+    const auto trouble = static_cast<ErrorCode>(out.value(PublishMetric::Trouble));
+    const bool connected = out.value(PublishMetric::NatsConnected) != 0;
     const auto nats_state = [&]() -> const char* {
       if (config_.sink.kind == SinkKind::Journal) return "not used";
       if (trouble == ErrorCode::NatsUnauthorized) return "not authorized";

@@ -28,6 +28,9 @@ enum class Verdict : std::uint8_t {
   Stopped,  // it was stopped, or never started
 };
 std::string_view to_string(Verdict verdict);
+// It does its work and answers calls, even if not all is well or it reads nothing: running, degraded,
+// draining.
+bool answers(Verdict verdict);
 inline constexpr std::array kVerdicts{Verdict::Starting, Verdict::Running, Verdict::Draining,
                                       Verdict::Degraded, Verdict::Dead,    Verdict::Stuck,
                                       Verdict::Stopped};
@@ -49,6 +52,7 @@ struct ShardView {
   std::vector<std::uint64_t>
       values;              // by IngestMetric, then histograms (histogram_list.h); empty when there is no page
   std::string ring_state;  // "connected", "waiting", "disconnected: ..."
+  // 0 when there is no page.
   [[nodiscard]] std::uint64_t value(IngestMetric m) const {
     return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
   }
@@ -72,6 +76,14 @@ struct FleetView {
   // "connected", "disconnected", "TLS failed", "not authorized", "stream unusable", "stream full", "unknown";
   // "not used" where the journal is the sink
   std::string nats_state;
+
+  // 0 when there is no page.
+  [[nodiscard]] std::uint64_t value(PublishMetric m) const {
+    return publish.empty() ? 0 : publish[static_cast<std::size_t>(m)];
+  }
+  // Null: there is none.
+  [[nodiscard]] const ProcessView* process(std::string_view name) const;
+  [[nodiscard]] const ShardView* shard(std::uint32_t number) const;
 };
 
 // Names what does not run ("publishd dead, ingestd@1 starting"), empty if everything does.

@@ -23,6 +23,7 @@
 
 #include "common/base/mask_url.h"
 #include "common/base/runtime_dir.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
@@ -267,7 +268,7 @@ void Instance::prepare_children() {
       strays[k] = std::move(stray);
     } else {
       listener.reset();
-      stop_stray(fmt::format("ingestd@{}", k), *stray);
+      stop_stray(ingestd_name(k), *stray);
     }
   }
   auto listeners = open_listeners(config_.bmp, std::move(inherited));
@@ -294,7 +295,7 @@ void Instance::prepare_children() {
   }
   add_or_adopt(publishd_spec(publishd), find_stray(config_.publishd_stats_path()));
   for (std::uint32_t k = 0; k < config_.shards.count; ++k) {
-    ChildSpec spec{fmt::format("ingestd@{}", k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
+    ChildSpec spec{ingestd_name(k), child_argv(ingestd), listeners_->fds[k].get(), kStopIngestd};
     spec.hands_over = true;
     spec.argv.insert(spec.argv.begin() + 1, {"--shard", std::to_string(k), "--listen-fd", "3"});
     add_or_adopt(std::move(spec), std::move(strays[k]));

@@ -2,34 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <set>
-#include <string_view>
+
+#include "curated/process_name.h"
 
 namespace arancini::curated {
-
-namespace {
-
-bool is_daemon(const ProcessView& p) {
-  return p.name == "publishd" || p.name.starts_with("ingestd@");
-}
-
-enum class Presence : std::uint8_t { Asked, Absent, Uncertain };
-Presence presence_of(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::Running:
-    case Verdict::Degraded:
-    case Verdict::Draining: return Presence::Asked;
-    case Verdict::Dead:
-    case Verdict::Stopped: return Presence::Absent;
-    // It may have read the former text, or not.
-    case Verdict::Starting:
-    case Verdict::Stuck: return Presence::Uncertain;
-  }
-  return Presence::Uncertain;
-}
-
-}  // namespace
 
 Reloader::Outcome Reloader::reload(bool check_only) {
   const std::lock_guard turn(one_at_a_time_);
@@ -51,15 +28,14 @@ Reloader::Outcome Reloader::reload(bool check_only) {
 
   std::vector<std::string> asked;
   for (const ProcessView& p : world_.view().processes) {
-    if (!is_daemon(p)) continue;
-    switch (presence_of(p.verdict)) {
-      case Presence::Absent:
-        out.notes.push_back(fmt::format("{} does not run: it reads the file when it starts", p.name));
-        continue;
-      case Presence::Uncertain:
-        out.problems.emplace_back(p.name, fmt::format("is {}: try again when it runs", to_string(p.verdict)));
-        continue;
-      case Presence::Asked: break;
+    if (!is_daemon(p.name)) continue;
+    if (p.verdict == Verdict::Dead || p.verdict == Verdict::Stopped) {
+      out.notes.push_back(fmt::format("{} does not run: it reads the file when it starts", p.name));
+      continue;
+    }
+    if (!answers(p.verdict)) {  // it may have read the former text, or not
+      out.problems.emplace_back(p.name, fmt::format("is {}: try again when it runs", to_string(p.verdict)));
+      continue;
     }
     const auto prepared = world_.prepare(p.name, next);
     if (!prepared) {

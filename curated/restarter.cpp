@@ -3,38 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 #include <utility>
 
 #include "common/base/error.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
 namespace {
-
-std::optional<std::uint32_t> shard_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "ingestd@";
-  std::uint32_t shard = 0;
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  const auto [end, error] = std::from_chars(name.data() + kPrefix.size(), name.data() + name.size(), shard);
-  return error == std::errc{} && end == name.data() + name.size() ? std::optional(shard) : std::nullopt;
-}
-
-const ProcessView* find(const FleetView& view, const std::string& name) {
-  const auto it = std::ranges::find(view.processes, name, &ProcessView::name);
-  return it == view.processes.end() ? nullptr : &*it;
-}
-
-const ShardView* find(const FleetView& view, std::uint32_t shard) {
-  const auto it = std::ranges::find(view.shards, shard, &ShardView::shard);
-  return it == view.shards.end() ? nullptr : &*it;
-}
-
-std::uint64_t value(const FleetView& view, PublishMetric m) {
-  const auto i = static_cast<std::size_t>(m);
-  return i < view.publish.size() ? view.publish[i] : 0;
-}
 
 std::string with_code(std::string text) {
   return fmt::format("{} ({})", text, static_cast<unsigned>(ErrorCode::RestartFailed));
@@ -52,7 +29,7 @@ std::vector<std::string> Restarter::rolling(const FleetView& view) {
   std::vector<std::string> out;
   for (const ProcessView& p : view.processes)
     if (shard_of(p.name)) out.push_back(p.name);
-  if (find(view, "publishd") != nullptr) out.emplace_back("publishd");
+  if (view.process("publishd") != nullptr) out.emplace_back("publishd");
   return out;
 }
 
@@ -63,7 +40,7 @@ std::string Restarter::unusable(const std::vector<std::string>& processes, const
   for (const std::string& name : processes) {
     if (name == "curated")
       return "curated does not restart itself: systemctl restart curated, no data passes through it";
-    if (find(view, name) == nullptr) return "there is no process '" + name + "'; there are: " + known;
+    if (view.process(name) == nullptr) return "there is no process '" + name + "'; there are: " + known;
     if (std::ranges::count(processes, name) > 1) return "'" + name + "' is named twice";
   }
   return processes.empty() ? "no process is named" : "";
@@ -98,7 +75,7 @@ std::string Restarter::gate(const std::string& name, const FleetView& view,
 // What is missing until `name` is as it was; empty: nothing.
 std::string Restarter::not_back(const std::string& name, const Before& before, bool grace_is_over) const {
   const FleetView view = world_.view();
-  const ProcessView* process = find(view, name);
+  const ProcessView* process = view.process(name);
   if (process == nullptr) return "it is gone";
   if (process->pid == 0) return process->detail.empty() ? "it does not run" : process->detail;
   if (process->pid == before.pid) return fmt::format("its former process {} has not ended", before.pid);
@@ -107,7 +84,7 @@ std::string Restarter::not_back(const std::string& name, const Before& before, b
                        process->detail);
   }
   if (const auto own = shard_of(name)) {
-    const ShardView* shard = find(view, *own);
+    const ShardView* shard = view.shard(*own);
     if (shard == nullptr || shard->ring_state != "connected")
       return "its ring is " + (shard == nullptr ? std::string("missing") : shard->ring_state);
     const std::vector<ShardAnswer> answers = world_.shards();
@@ -125,8 +102,8 @@ std::string Restarter::not_back(const std::string& name, const Before& before, b
     if (s.ring_state != "connected") return fmt::format("the ring of shard {} is {}", s.shard, s.ring_state);
   }
   if (view.nats_state != "connected" && view.nats_state != "not used") return "NATS is " + view.nats_state;
-  const std::uint64_t in_flight = value(view, PublishMetric::MessagesInFlight);
-  if (in_flight != 0 && value(view, PublishMetric::StreamLastSequence) <= before.last_sequence)
+  const std::uint64_t in_flight = view.value(PublishMetric::MessagesInFlight);
+  if (in_flight != 0 && view.value(PublishMetric::StreamLastSequence) <= before.last_sequence)
     return fmt::format("{} messages are in flight and none is acked", in_flight);
   return "";
 }
@@ -163,19 +140,16 @@ bool Restarter::restart_one(const std::string& name, const Plan& plan, const Tel
   }
   tell({name, Step::Gate, "everything else is well", true});
 
-  const ProcessView* process = find(view, name);
+  const ProcessView* process = view.process(name);
   Before before;
   if (process != nullptr) before.pid = process->pid;
   const auto own = shard_of(name);
   if (own) {
-    if (const ShardView* shard = find(view, *own)) before.sessions = shard->value(IngestMetric::SessionsOpen);
+    if (const ShardView* shard = view.shard(*own)) before.sessions = shard->value(IngestMetric::SessionsOpen);
   }
-  before.last_sequence = value(view, PublishMetric::StreamLastSequence);
+  before.last_sequence = view.value(PublishMetric::StreamLastSequence);
 
-  const bool answers =
-      process != nullptr && (process->verdict == Verdict::Running || process->verdict == Verdict::Degraded ||
-                             process->verdict == Verdict::Draining);
-  if (own && plan.snapshots && !answers) {
+  if (own && plan.snapshots && (process == nullptr || !answers(process->verdict))) {
     tell({name, Step::Snapshot,
           fmt::format("none, it will read more of the log: it is {}",
                       process == nullptr ? "gone" : to_string(process->verdict)),

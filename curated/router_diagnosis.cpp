@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "common/base/error.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
@@ -173,17 +174,14 @@ PeerTallies tally_peers(const std::vector<PeerView>& peers) {
 }
 
 ShardReading shard_reading(const FleetView& view, std::uint32_t shard) {
-  const std::string name = fmt::format("ingestd@{}", shard);
-  const auto process = std::ranges::find(view.processes, name, &ProcessView::name);
-  if (process != view.processes.end()) {
+  if (const ProcessView* process = view.process(ingestd_name(shard)); process != nullptr) {
     if (process->verdict == Verdict::Draining) return ShardReading::Drains;
     if (process->verdict == Verdict::Dead || process->verdict == Verdict::Stuck ||
         process->verdict == Verdict::Stopped)
       return ShardReading::Down;
   }
-  const auto page = std::ranges::find(view.shards, shard, &ShardView::shard);
-  if (page != view.shards.end() && page->value(IngestMetric::RestoreState) != 0)
-    return ShardReading::Restores;
+  const ShardView* page = view.shard(shard);
+  if (page != nullptr && page->value(IngestMetric::RestoreState) != 0) return ShardReading::Restores;
   return ShardReading::Reads;
 }
 

@@ -30,6 +30,7 @@
 #include "curated/audit_log.h"
 #include "curated/callers.h"
 #include "curated/listeners.h"
+#include "curated/process_name.h"
 #include "curated/reloader.h"
 #include "curated/restarter.h"
 #include "curated/router_diagnosis.h"
@@ -71,10 +72,6 @@ std::optional<unsigned> number(const std::string& text) {
   if (text.empty() || text.size() > 3 || text.find_first_not_of("0123456789") != std::string::npos)
     return std::nullopt;
   return static_cast<unsigned>(std::stoul(text));
-}
-
-std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
-  return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
 }
 
 grpc::Status no_tables() {
@@ -545,8 +542,7 @@ class ControlImpl final : public pb::Control::Service {
                               problems);
     // The first answer is as of before the drain.
     const auto spilled = [&] {
-      const FleetView view = fleet_.view();
-      return config_.sink.kind == SinkKind::Journal ? 0 : metric(view.publish, PublishMetric::JournalBytes);
+      return config_.sink.kind == SinkKind::Journal ? 0 : fleet_.view().value(PublishMetric::JournalBytes);
     };
     std::uint64_t journal_bytes = 0;
     std::vector<std::uint32_t> drained;  // those that were seen draining
@@ -591,9 +587,8 @@ class ControlImpl final : public pb::Control::Service {
   }
 
   [[nodiscard]] std::string socket_of(const std::string& process) const {
-    if (process == "publishd") return config_.log_path();
-    const auto shard = number(process.substr(process.find('@') + 1));
-    return config_.ingestd_control_path(shard.value_or(0));
+    const auto shard = shard_of(process);
+    return shard ? config_.ingestd_control_path(*shard) : config_.log_path();
   }
 
   void reload(bool check_only, pb::ReloadReply& out) {

@@ -1,21 +1,15 @@
 #include "curated/status_message.h"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <string>
 
 #include "common/base/error.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
 namespace {
 
 namespace pb = control::v1;
-
-std::uint64_t metric(const std::vector<std::uint64_t>& values, PublishMetric m) {
-  return values.empty() ? 0 : values[static_cast<std::size_t>(m)];
-}
 
 void set_answer(const ShardAnswer& answer, pb::ShardStatus& to) {
   to.set_restoring(answer.restoring);
@@ -46,14 +40,14 @@ control::v1::Status status_message(const Config& config, Fleet& fleet, const Sha
     nats->set_url(config.nats.url);
     nats->set_stream(config.nats.updates_stream);
   }
-  nats->set_last_sequence(metric(view.publish, PublishMetric::StreamLastSequence));
-  nats->set_in_flight(metric(view.publish, PublishMetric::MessagesInFlight));
-  const auto trouble = metric(view.publish, PublishMetric::JournalTrouble);
+  nats->set_last_sequence(view.value(PublishMetric::StreamLastSequence));
+  nats->set_in_flight(view.value(PublishMetric::MessagesInFlight));
+  const auto trouble = view.value(PublishMetric::JournalTrouble);
   auto* sink = out.mutable_sink();
   sink->set_kind(config.sink.kind == SinkKind::Journal ? "journal" : "nats");
   sink->set_journal(config.journal_dir());
-  sink->set_journal_bytes(metric(view.publish, PublishMetric::JournalBytes));
-  sink->set_journal_segments(metric(view.publish, PublishMetric::JournalSegments));
+  sink->set_journal_bytes(view.value(PublishMetric::JournalBytes));
+  sink->set_journal_segments(view.value(PublishMetric::JournalSegments));
   sink->set_journal_trouble(static_cast<std::uint32_t>(trouble));
   if (trouble != 0)
     sink->set_journal_trouble_text(std::string(arancini::to_string(static_cast<ErrorCode>(trouble))));
@@ -66,8 +60,8 @@ control::v1::Status status_message(const Config& config, Fleet& fleet, const Sha
     to->set_version(p.version);
     to->set_restarts(p.restarts);
     to->set_detail(p.detail);
-    const bool ours = p.name == "publishd" || p.name.starts_with("ingestd@");
-    if (ours && !p.version.empty() && p.version != ARANCINI_VERSION) out.add_version_differs(p.name);
+    if (is_daemon(p.name) && !p.version.empty() && p.version != ARANCINI_VERSION)
+      out.add_version_differs(p.name);
     if (p.name == "curated") out.set_uptime_s(p.uptime_s);
   }
   const std::vector<ShardAnswer> answers = shards.states();
@@ -84,9 +78,8 @@ control::v1::Status status_message(const Config& config, Fleet& fleet, const Sha
     to->set_ring_used_bytes(s.value(IngestMetric::RingUsedBytes));
     to->set_ring_capacity_bytes(s.value(IngestMetric::RingCapacityBytes));
     to->set_ring_state(s.ring_state);
-    to->set_draining(std::ranges::any_of(view.processes, [&](const ProcessView& p) {
-      return p.verdict == Verdict::Draining && p.name == fmt::format("ingestd@{}", s.shard);
-    }));
+    const ProcessView* process = view.process(ingestd_name(s.shard));
+    to->set_draining(process != nullptr && process->verdict == Verdict::Draining);
   }
   return out;
 }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "curated/process_name.h"
 
 namespace arancini::curated {
 
@@ -45,11 +46,6 @@ tr:last-child td{border-bottom:0}th{color:var(--dim);font-size:12px;font-weight:
 .s.none{color:var(--good);background:var(--good-bg)}.s.notice{color:var(--note);background:var(--note-bg)}
 .s.problem{color:var(--bad);background:var(--bad-bg)}
 )";
-
-std::uint64_t value(const std::vector<std::uint64_t>& values, PublishMetric m) {
-  const auto i = static_cast<std::size_t>(m);
-  return i < values.size() ? values[i] : 0;
-}
 
 // "1 234 567", with narrow no-break spaces.
 std::string grouped(std::uint64_t n) {
@@ -159,13 +155,12 @@ void add_trouble(std::uint64_t code, std::string_view where, std::vector<Finding
 
 void add_processes(const FleetView& view, std::vector<Finding>& out) {
   for (const ProcessView& p : view.processes) {
-    const bool ours = p.name == "publishd" || p.name.starts_with("ingestd@");
     if (const Concern concern = concern_of(p.verdict); concern != Concern::None) {
       out.push_back(
           {concern,
            fmt::format("{} is {}{}{}.", p.name, to_string(p.verdict), p.detail.empty() ? "" : ": ", p.detail),
            advice_for(p)});
-    } else if (ours && !p.version.empty() && p.version != ARANCINI_VERSION) {
+    } else if (is_daemon(p.name) && !p.version.empty() && p.version != ARANCINI_VERSION) {
       out.push_back({Concern::Notice,
                      fmt::format("{} runs version {}, curated {}.", p.name, p.version, ARANCINI_VERSION),
                      fmt::format("Its files were replaced: restart it (aranctl restart {}).", p.name)});
@@ -174,15 +169,15 @@ void add_processes(const FleetView& view, std::vector<Finding>& out) {
 }
 
 void add_publishing(const Config& config, const FleetView& view, std::vector<Finding>& out) {
-  const std::uint64_t trouble = value(view.publish, PublishMetric::Trouble);
+  const std::uint64_t trouble = view.value(PublishMetric::Trouble);
   add_trouble(trouble, "Updates are not published", out);
-  add_trouble(value(view.publish, PublishMetric::JournalTrouble), "The journal does not work", out);
+  add_trouble(view.value(PublishMetric::JournalTrouble), "The journal does not work", out);
   if (trouble == 0 && config.sink.kind != SinkKind::Journal && view.nats_state != "connected") {
     out.push_back({Concern::Problem, fmt::format("NATS: {}.", view.nats_state),
                    view.nats_state == "unknown" ? "publishd says so when it runs."
                                                 : advice_for(ErrorCode::NatsUnreachable)});
   }
-  if (const std::uint64_t corrupt = value(view.publish, PublishMetric::RingsCorrupt); corrupt != 0) {
+  if (const std::uint64_t corrupt = view.value(PublishMetric::RingsCorrupt); corrupt != 0) {
     out.push_back({Concern::Problem, fmt::format("publishd gave {} ring(s) up as corrupt.", corrupt),
                    "Restart the ingestd that the log of publishd names: its tables are told anew."});
   }
@@ -403,16 +398,16 @@ std::string finding_list(const std::vector<Finding>& all) {
 
 std::string publishing_line(const Config& config, const FleetView& view) {
   const std::string journal =
-      fmt::format("journal {} bytes in {} files", grouped(value(view.publish, PublishMetric::JournalBytes)),
-                  grouped(value(view.publish, PublishMetric::JournalSegments)));
+      fmt::format("journal {} bytes in {} files", grouped(view.value(PublishMetric::JournalBytes)),
+                  grouped(view.value(PublishMetric::JournalSegments)));
   if (config.sink.kind == SinkKind::Journal) {
     return fmt::format("Published into the journal {}: {}.", html_escaped(config.journal_dir()), journal);
   }
   return fmt::format("NATS {} at {}, stream {}: last sequence {}, {} messages in flight, {}.",
                      html_escaped(view.nats_state), html_escaped(config.nats.url),
                      html_escaped(config.nats.updates_stream),
-                     grouped(value(view.publish, PublishMetric::StreamLastSequence)),
-                     grouped(value(view.publish, PublishMetric::MessagesInFlight)), journal);
+                     grouped(view.value(PublishMetric::StreamLastSequence)),
+                     grouped(view.value(PublishMetric::MessagesInFlight)), journal);
 }
 
 }  // namespace
@@ -465,7 +460,7 @@ std::string status_page(const Config& config, const StatusPageInput& input) {
   const auto problems = static_cast<std::size_t>(
       std::ranges::count_if(all, [](const Finding& f) { return f.concern == Concern::Problem; }));
   const std::string instance = html_escaped(config.instance.name);
-  const auto self = std::ranges::find(input.view.processes, "curated", &ProcessView::name);
+  const ProcessView* self = input.view.process("curated");
 
   std::string out = "<!doctype html>\n<html lang=en>\n<head><meta charset=utf-8>\n";
   out += "<meta name=viewport content=\"width=device-width,initial-scale=1\">\n";
@@ -474,7 +469,7 @@ std::string status_page(const Config& config, const StatusPageInput& input) {
                      problems == 0 ? "" : fmt::format("({}) ", problems), instance, kStyle);
   out += fmt::format("<h1>Arancini – {}</h1>\n", instance);
   out += fmt::format("<p class=dim>Version {}, up {}. BMP at {}. Seen {}.</p>\n", ARANCINI_VERSION,
-                     self == input.view.processes.end() ? "–" : uptime(self->uptime_s),
+                     self == nullptr ? "–" : uptime(self->uptime_s),
                      html_escaped(config.bmp.listen.to_string()), utc(now));
   out += finding_list(all);
   out += router_table(input, diagnoses);

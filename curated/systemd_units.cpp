@@ -16,6 +16,8 @@
 #include <system_error>
 #include <utility>
 
+#include "curated/process_name.h"
+
 namespace arancini::curated {
 
 namespace {
@@ -35,10 +37,7 @@ std::uint64_t to_ns(std::chrono::milliseconds t) {
 std::string name_of_unit(std::string_view unit) {
   if (!unit.ends_with(kSuffix)) return {};
   const std::string_view name = unit.substr(0, unit.size() - kSuffix.size());
-  constexpr std::string_view kShard = "ingestd@";
-  const bool shard = name.size() > kShard.size() && name.starts_with(kShard) &&
-                     name.find_first_not_of("0123456789", kShard.size()) == std::string_view::npos;
-  return shard || name == "publishd" ? std::string(name) : std::string();
+  return shard_of(name) || name == "publishd" ? std::string(name) : std::string();
 }
 
 struct Message {

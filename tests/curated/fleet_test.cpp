@@ -20,13 +20,9 @@ namespace arancini::curated {
 namespace {
 
 ProcessView find(const FleetView& view, const std::string& name) {
-  const auto it = std::find_if(view.processes.begin(), view.processes.end(),
-                               [&](const ProcessView& p) { return p.name == name; });
-  if (it == view.processes.end()) {
-    ADD_FAILURE() << name << " is not in the view";
-    return {};
-  }
-  return *it;
+  if (const ProcessView* process = view.process(name); process != nullptr) return *process;
+  ADD_FAILURE() << name << " is not in the view";
+  return {};
 }
 
 TEST(Fleet, ShowsWhatTheDaemonsSayOfThemselves) {
