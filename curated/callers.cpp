@@ -14,6 +14,8 @@
 #include <optional>
 #include <utility>
 
+#include "common/base/joined.h"
+
 namespace arancini::curated {
 
 namespace {
@@ -46,9 +48,7 @@ bool any_of(const std::vector<std::string>& names, const std::vector<std::string
 }
 
 std::string certificate_text(const std::vector<std::string>& names) {
-  std::string all;
-  for (const std::string& n : names) all += (all.empty() ? "" : ",") + n;
-  return quoted(all, 300);
+  return quoted(joined(names, ","), 300);
 }
 
 }  // namespace

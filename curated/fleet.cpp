@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "common/base/error.h"
+#include "common/base/joined.h"
 #include "common/ring/ring_file.h"
 #include "curated/process_name.h"
 
@@ -295,12 +296,12 @@ std::vector<PeerView> Fleet::peers() {
 }
 
 std::string not_running(const FleetView& view) {
-  std::string missing;
+  std::vector<std::string> missing;
   for (const ProcessView& p : view.processes) {
     if (p.verdict == Verdict::Running || p.verdict == Verdict::Degraded) continue;
-    missing += fmt::format("{}{} {}", missing.empty() ? "" : ", ", p.name, to_string(p.verdict));
+    missing.push_back(fmt::format("{} {}", p.name, to_string(p.verdict)));
   }
-  return missing;
+  return joined(missing);
 }
 
 }  // namespace arancini::curated

@@ -21,6 +21,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "common/base/joined.h"
 #include "common/base/mask_url.h"
 #include "common/base/runtime_dir.h"
 #include "curated/process_name.h"
@@ -50,14 +51,11 @@ std::string find_program(const std::string& name) {
     places.emplace_back(here.parent_path() / name / name);
     places.emplace_back(here / name);
   }
-  std::string tried;
-  for (const fs::path& place : places) {
+  for (const fs::path& place : places)
     if (fs::is_regular_file(place) && ::access(place.c_str(), X_OK) == 0) return place.string();
-    tried += (tried.empty() ? "" : ", ") + place.string();
-  }
   throw StartError(EX_UNAVAILABLE,
                    fmt::format("the program {} is missing (looked for {}): build it, or set ARANCINI_LIBEXEC",
-                               name, tried));
+                               name, joined(places)));
 }
 
 // "cmdline" or "environ" of a process.

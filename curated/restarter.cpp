@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/joined.h"
 #include "curated/process_name.h"
 
 namespace arancini::curated {
@@ -34,13 +35,14 @@ std::vector<std::string> Restarter::rolling(const FleetView& view) {
 }
 
 std::string Restarter::unusable(const std::vector<std::string>& processes, const FleetView& view) {
-  std::string known;
+  std::vector<std::string> known;
   for (const ProcessView& p : view.processes)
-    if (p.name != "curated") known += (known.empty() ? "" : ", ") + p.name;
+    if (p.name != "curated") known.push_back(p.name);
   for (const std::string& name : processes) {
     if (name == "curated")
       return "curated does not restart itself: systemctl restart curated, no data passes through it";
-    if (view.process(name) == nullptr) return "there is no process '" + name + "'; there are: " + known;
+    if (view.process(name) == nullptr)
+      return "there is no process '" + name + "'; there are: " + joined(known);
     if (std::ranges::count(processes, name) > 1) return "'" + name + "' is named twice";
   }
   return processes.empty() ? "no process is named" : "";

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/joined.h"
 #include "common/base/local_listener.h"
 #include "common/base/types.h"
 #include "curated/audit_log.h"
@@ -595,17 +596,11 @@ class ControlImpl final : public pb::Control::Service {
     const Reloader::Outcome outcome = reloader_.reload(check_only);
     out.set_ok(outcome.ok);
     out.set_hash(outcome.hash);
-    std::string applied;
-    for (const std::string& key : outcome.applied) {
-      out.add_applied(key);
-      applied += (applied.empty() ? "" : ", ") + key;
-    }
-    std::string waiting;
+    out.mutable_applied()->Assign(outcome.applied.begin(), outcome.applied.end());
     for (const auto& [key, processes] : outcome.needs_restart) {
       auto* to = out.add_needs_restart();
       to->set_key(key);
       to->mutable_processes()->Assign(processes.begin(), processes.end());
-      waiting += (waiting.empty() ? "" : ", ") + key;
     }
     for (const auto& [process, text] : outcome.problems) {
       auto* to = out.add_problems();
@@ -620,6 +615,8 @@ class ControlImpl final : public pb::Control::Service {
                              static_cast<unsigned>(ErrorCode::ReloadRefused), problem_in(out)));
       return;
     }
+    const std::string applied = joined(outcome.applied);
+    const std::string waiting = joined(outcome.needs_restart, ", ", [](const auto& of) { return of.first; });
     audit_.say(LogLevel::Info,
                applied.empty() && waiting.empty()
                    ? std::string("configuration is valid, nothing changed")

@@ -8,9 +8,11 @@
 #include <ctime>
 #include <iterator>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/joined.h"
 #include "curated/process_name.h"
 
 namespace arancini::curated {
@@ -254,9 +256,9 @@ void add_routers(const Config& config, const StatusPageInput& input,
                      routers[which[0]].advice});
       continue;
     }
-    std::string names;
-    for (std::size_t n = 0; n < std::min(which.size(), kMostNames); ++n)
-      names += (n == 0 ? "" : ", ") + input.routers[which[n]].row.address;
+    std::string names =
+        joined(std::span(which).first(std::min(which.size(), kMostNames)), ", ",
+               [&](std::size_t n) -> const std::string& { return input.routers[n].row.address; });
     if (which.size() > kMostNames) names += fmt::format(" and {} more", which.size() - kMostNames);
     out.push_back({routers[which[0]].concern,
                    fmt::format("{} routers – {}: {}.", which.size(), to_string(condition), names),

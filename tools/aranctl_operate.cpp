@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/joined.h"
 #include "tools/curated_client.h"
 #include "tools/route_json.h"
 #include "tools/text_table.h"
@@ -130,12 +131,6 @@ void drain(const GlobalOptions& options, const DrainOptions& wanted, int& exit_c
     std::fprintf(stderr, "aranctl: shard %u: %s\n", p.shard(), p.text().c_str());
     exit_code = kExitIncomplete;
   }
-}
-
-std::string joined(const auto& words) {
-  std::string out;
-  for (const std::string& w : words) out += (out.empty() ? "" : ", ") + w;
-  return out;
 }
 
 void reload(const GlobalOptions& options, bool check_only, int& exit_code) {

@@ -4,15 +4,11 @@
 
 #include <algorithm>
 
+#include "common/base/joined.h"
+
 namespace arancini::tools {
 
 namespace {
-
-std::string joined(const std::vector<std::string>& words, const char* between) {
-  std::string out;
-  for (const std::string& w : words) out += (out.empty() ? "" : between) + w;
-  return out;
-}
 
 // 'it'\''s', for bash and zsh.
 std::string quoted(const std::string& text) {

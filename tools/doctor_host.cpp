@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 
+#include "common/base/joined.h"
 #include "tools/doctor.h"
 
 namespace arancini::tools {
@@ -32,12 +33,6 @@ std::optional<std::uint64_t> to_number(std::string_view text) {
 std::vector<std::string> words_of(const std::string& text) {
   std::istringstream in(text);
   return {std::istream_iterator<std::string>(in), {}};
-}
-
-std::string joined(const std::vector<std::string>& words, const char* between) {
-  std::string out;
-  for (const std::string& w : words) out += (out.empty() ? "" : between) + w;
-  return out;
 }
 
 // The profile of the installation (systemd-units/sysctl.d).
@@ -412,8 +407,7 @@ void check_governor(const HostFiles& host, Findings& out) {
     out.ok(kCheck, "performance");
   } else {
     governors.erase("performance");
-    out.warning(kCheck, joined({governors.begin(), governors.end()}, ", "),
-                "cores that were idle are slow at the beginning of a burst",
+    out.warning(kCheck, joined(governors), "cores that were idle are slow at the beginning of a burst",
                 "cpupower frequency-set -g performance");
   }
 }

@@ -2,35 +2,25 @@
 
 #include <fmt/format.h>
 
+#include "common/base/joined.h"
+
 namespace arancini::tools {
 
 using nlohmann::ordered_json;
 
 namespace {
 
-// Members of a JSON array of numbers or strings. (fmt::join makes GCC 12 warn falsely.)
-std::string joined(const ordered_json& list, char separator) {
-  std::string out;
-  for (const auto& member : list) {
-    if (!out.empty()) out += separator;
-    out += member.is_string() ? member.get<std::string>() : member.dump();
-  }
-  return out;
+// A number or a string.
+std::string bare(const ordered_json& member) {
+  return member.is_string() ? member.get<std::string>() : member.dump();
 }
 
 std::string path_text(const ordered_json& path) {
-  std::string out;
-  for (const auto& member : path) {
-    if (!out.empty()) out += ' ';
-    if (member.is_number()) {
-      out += member.dump();
-    } else if (member.is_array()) {
-      out += fmt::format("{{{}}}", joined(member, ','));
-    } else {
-      out += fmt::format("({})", joined(*member.begin(), ' '));
-    }
-  }
-  return out;
+  return joined(path, " ", [](const ordered_json& member) {
+    if (member.is_number()) return member.dump();
+    if (member.is_array()) return fmt::format("{{{}}}", joined(member, ",", bare));
+    return fmt::format("({})", joined(*member.begin(), " ", bare));
+  });
 }
 
 }  // namespace
@@ -46,7 +36,7 @@ std::string route_text(const ordered_json& j) {
   }
   for (const char* key : {"communities", "large_communities", "ext_communities"}) {
     if (j.contains(key) && !j[key].empty()) {
-      out += fmt::format(" {} {}", key, joined(j[key], ','));
+      out += fmt::format(" {} {}", key, joined(j[key], ",", bare));
     }
   }
   return out;

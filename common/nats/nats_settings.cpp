@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/base/config.h"
+#include "common/base/joined.h"
 #include "common/base/types.h"
 
 namespace arancini {
@@ -94,15 +95,15 @@ std::vector<NatsServerUrl> split_nats_urls(std::string_view urls) {
 }
 
 std::string exposed_nats_secrets(const Config& config) {
-  std::string files;
+  std::vector<std::string> files;
   const auto look = [&](const std::string& path) {
-    if (others_may_read(path)) files += (files.empty() ? "" : ", ") + path;
+    if (others_may_read(path)) files.push_back(path);
   };
   if (config.file_holds_secrets) look(config.file);
   look(config.nats.creds);
   look(config.nats.tls_key);
   if (files.empty()) return {};
-  return "every user of this machine may read secrets of NATS in " + files + ": chmod o-r";
+  return "every user of this machine may read secrets of NATS in " + joined(files) + ": chmod o-r";
 }
 
 }  // namespace arancini

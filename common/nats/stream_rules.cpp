@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "common/base/config.h"
+#include "common/base/joined.h"
 
 namespace arancini {
 
@@ -67,21 +68,21 @@ std::vector<std::string> stream_warnings(const StreamFacts& s, const StreamWishe
   std::vector<std::string> out;
   if (w.must_be_whole) {
     // What the configuration asked for needs no warning.
-    std::string limits;
-    const auto add = [&](const std::string& limit) { limits += (limits.empty() ? "" : ", ") + limit; };
-    if (s.max_messages > 0) add(fmt::format("max_msgs {}", s.max_messages));
-    if (s.max_bytes > 0 && s.max_bytes != w.max_bytes) add(fmt::format("max_bytes {}", s.max_bytes));
+    std::vector<std::string> limits;
+    if (s.max_messages > 0) limits.push_back(fmt::format("max_msgs {}", s.max_messages));
+    if (s.max_bytes > 0 && s.max_bytes != w.max_bytes)
+      limits.push_back(fmt::format("max_bytes {}", s.max_bytes));
     const double age_off = s.max_age_s > w.max_age_s ? s.max_age_s - w.max_age_s : w.max_age_s - s.max_age_s;
-    if (s.max_age_s > 0 && age_off > kSameAge_s) add(fmt::format("max_age {:g} s", s.max_age_s));
+    if (s.max_age_s > 0 && age_off > kSameAge_s) limits.push_back(fmt::format("max_age {:g} s", s.max_age_s));
     if (!limits.empty()) {
       out.push_back(
           s.refuses_when_full
               ? fmt::format("{} with discard: new: when it is reached, nothing more is taken and the "
                             "routers wait in the end",
-                            limits)
+                            joined(limits))
               : fmt::format("{}: the oldest updates are discarded; a consumer that begins later "
                             "lacks what was in them",
-                            limits));
+                            joined(limits)));
     }
     if (s.rollup_allowed)
       out.emplace_back("allow_rollup_hdrs lets any publisher purge it with a header; switch it off");
