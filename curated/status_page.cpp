@@ -8,6 +8,7 @@
 #include <ctime>
 #include <iterator>
 #include <map>
+#include <numeric>
 #include <span>
 #include <utility>
 
@@ -293,12 +294,16 @@ std::string table_end(std::size_t all, std::size_t shown, std::string_view where
   return out;
 }
 
-// Order of rows: what needs attention first.
-template <class ConcernOf>
-std::vector<std::size_t> by_concern(std::size_t rows, ConcernOf&& concern) {
+// Order of rows: what needs attention first; rows of the same concern by name, and as they are where that is
+// the same.
+template <class ConcernOf, class NameOf = std::string_view (*)(std::size_t)>
+std::vector<std::size_t> by_concern(
+    std::size_t rows, ConcernOf&& concern, NameOf name = [](std::size_t) { return std::string_view(); }) {
   std::vector<std::size_t> order(rows);
-  for (std::size_t i = 0; i < rows; ++i) order[i] = i;
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) { return concern(a) > concern(b); });
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
+    return std::pair(concern(b), name(a)) < std::pair(concern(a), name(b));
+  });
   return order;
 }
 
@@ -353,11 +358,9 @@ std::string router_table(const StatusPageInput& input, const std::vector<RouterD
   if (input.routers.empty()) return {};
   std::string out = table_start("Routers", {"Router", "State", "What it means, and what to do", "#Peers up",
                                             "#Routes", "#Messages", "#Last", "#Malformed", "#Shard"});
-  auto order = by_concern(input.routers.size(), [&](std::size_t i) { return diagnoses[i].concern; });
-  std::ranges::stable_sort(order, [&](std::size_t a, std::size_t b) {
-    return std::pair(diagnoses[b].concern, std::string_view(input.routers[a].row.address)) <
-           std::pair(diagnoses[a].concern, std::string_view(input.routers[b].row.address));
-  });
+  const auto order = by_concern(
+      input.routers.size(), [&](std::size_t i) { return diagnoses[i].concern; },
+      [&](std::size_t i) { return std::string_view(input.routers[i].row.address); });
   const std::size_t shown = std::min(order.size(), kMostRouterRows);
   for (std::size_t i = 0; i < shown; ++i) {
     const StatsReader::Router& row = input.routers[order[i]].row;
