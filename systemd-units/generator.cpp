@@ -1,7 +1,8 @@
 // systemd.generator(7): makes units follow the configuration, at boot and at each daemon-reload.
 // arancini.target wants one ingestd for each shard (shards.count, by default one for each core); their
 // sockets listen where bmp.listen says; directories that were moved may be written. With a configuration that
-// is not valid it makes what the defaults ask for: the daemons then say what is wrong with it.
+// is not valid it makes once more what it last made, or, as at boot, what the defaults ask for: the daemons
+// then say what is wrong with it.
 #include <fmt/format.h>
 #include <sysexits.h>
 
