@@ -22,7 +22,6 @@ namespace arancini::ingestd {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x5452545345524241ULL;
-constexpr std::size_t kMostInMessage = 253;  // SCM_MAX_FD
 constexpr std::uint32_t kMostSockets = 65536;
 constexpr std::uint64_t kMostStateBytes = 1ULL << 30;
 constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
@@ -36,55 +35,6 @@ struct Head {
 
 std::string failed(const char* what) {
   return fmt::format("{}: {}", what, std::strerror(errno));
-}
-
-union Control {
-  cmsghdr header;
-  char bytes[CMSG_SPACE(kMostInMessage * sizeof(int))];
-};
-
-bool send(int channel, std::span<const std::byte> bytes, std::span<const int> fds) {
-  iovec data{const_cast<std::byte*>(bytes.data()), bytes.size()};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = CMSG_SPACE(fds.size_bytes());
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(fds.size_bytes());
-  std::memcpy(CMSG_DATA(header), fds.data(), fds.size_bytes());
-  // The buffer takes them all, or it is an error: nobody reads meanwhile.
-  return ::sendmsg(channel, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == static_cast<ssize_t>(bytes.size());
-}
-
-// Bytes of the message, 0 at the end, -1 with errno. Descriptors are added to `fds`.
-ssize_t receive(int channel, std::span<std::byte> bytes, std::vector<Fd>& fds) {
-  iovec data{bytes.data(), bytes.size()};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = sizeof control;
-  const ssize_t n = ::recvmsg(channel, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (n < 0) return n;
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof fd, sizeof fd);
-      fds.emplace_back(fd);
-    }
-  }
-  if ((message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
-    errno = EMFILE;  // the kernel gives no more than the limit allows
-    return -1;
-  }
-  return n;
 }
 
 Result<Fd, std::string> sealed(std::span<const std::byte> bytes) {
@@ -112,15 +62,17 @@ Result<Fd, std::string> pack_restart(std::span<const std::byte> state, std::span
   const Fd sender(pair[1]);
   const Head head{.state_bytes = state.size(), .sockets = static_cast<std::uint32_t>(sockets.size())};
   const int memory_fd = memory->get();
-  if (!send(sender.get(), std::as_bytes(std::span(&head, 1)), {&memory_fd, 1}))
+  // The buffer takes them all, or it is an error: nobody reads meanwhile.
+  if (!send_with_fds(sender.get(), std::as_bytes(std::span(&head, 1)), {&memory_fd, 1}, MSG_DONTWAIT))
     return Err{failed("passing the state")};
   while (!sockets.empty()) {
-    std::array<int, kMostInMessage> fds{};
+    std::array<int, kMostFdsInMessage> fds{};
     const std::size_t count = std::min(sockets.size(), fds.size());
     for (std::size_t i = 0; i < count; ++i) fds[i] = sockets[i].get();
     const std::byte some{};
     // ETOOMANYREFS: more descriptors are under way than LimitNOFILE allows.
-    if (!send(sender.get(), {&some, 1}, {fds.data(), count})) return Err{failed("passing the sockets")};
+    if (!send_with_fds(sender.get(), {&some, 1}, {fds.data(), count}, MSG_DONTWAIT))
+      return Err{failed("passing the sockets")};
     sockets = sockets.subspan(count);
   }
   return receiver;
@@ -129,7 +81,8 @@ Result<Fd, std::string> pack_restart(std::span<const std::byte> state, std::span
 Result<RestartParcel, std::string> unpack_restart(const Fd& parcel) {
   Head head;
   std::vector<Fd> memory;
-  const ssize_t n = receive(parcel.get(), std::as_writable_bytes(std::span(&head, 1)), memory);
+  const auto n =
+      receive_with_fds(parcel.get(), std::as_writable_bytes(std::span(&head, 1)), memory, MSG_DONTWAIT);
   if (n < 0) return Err{failed("receiving the state")};
   if (n != static_cast<ssize_t>(sizeof head) || head.magic != kMagic || memory.size() != 1)
     return Err{std::string("it holds no state")};
@@ -153,7 +106,8 @@ Result<RestartParcel, std::string> unpack_restart(const Fd& parcel) {
   while (out.sockets.size() < head.sockets) {
     std::byte some{};
     const std::size_t before = out.sockets.size();
-    if (receive(parcel.get(), {&some, 1}, out.sockets) < 0) return Err{failed("receiving the sockets")};
+    if (receive_with_fds(parcel.get(), {&some, 1}, out.sockets, MSG_DONTWAIT) < 0)
+      return Err{failed("receiving the sockets")};
     if (out.sockets.size() == before) break;
   }
   if (out.sockets.size() != head.sockets)

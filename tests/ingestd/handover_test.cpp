@@ -16,6 +16,7 @@
 #include <functional>
 
 #include "common/base/reuseport.h"
+#include "common/base/unix_socket.h"
 
 namespace arancini::ingestd {
 namespace {
@@ -214,20 +215,10 @@ TEST_F(HandoverTest, GivesTheListenerToWhoAsks) {
   fake.now_ns = handover->next_deadline_ns();
   handover->do_work();
   char answer = 0;
-  iovec data{&answer, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  ASSERT_EQ(::recvmsg(channel.get(), &message, MSG_DONTWAIT), 1);
+  Fd got;
+  ASSERT_EQ(receive_with_fd(channel.get(), {&answer, 1}, got, MSG_DONTWAIT), 1);
   EXPECT_EQ(answer, 'L');
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  ASSERT_NE(header, nullptr);
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  const Fd got(fd);
+  ASSERT_TRUE(got);
   sockaddr_in mine{};
   sockaddr_in theirs{};
   socklen_t n = sizeof mine;
