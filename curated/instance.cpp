@@ -24,6 +24,7 @@
 #include "common/base/joined.h"
 #include "common/base/mask_url.h"
 #include "common/base/runtime_dir.h"
+#include "common/base/socket_address.h"
 #include "curated/process_name.h"
 
 namespace arancini::curated {

@@ -1,8 +1,6 @@
 #include "curated/listeners.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -12,6 +10,7 @@
 #include <cstring>
 
 #include "common/base/reuseport.h"
+#include "common/base/socket_address.h"
 #include "common/base/types.h"
 #include "common/base/unix_socket.h"
 
@@ -21,25 +20,12 @@ namespace {
 
 // Empty if nobody listens at `address`. A bind without SO_REUSEPORT fails where any listener is.
 std::string foreign_listener(const SocketAddress& address) {
-  const bool v6 = address.host.find(':') != std::string::npos;
-  const Fd fd(::socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_storage storage{};
-  socklen_t size = sizeof(sockaddr_in);
-  if (v6) {
-    auto* a = reinterpret_cast<sockaddr_in6*>(&storage);
-    a->sin6_family = AF_INET6;
-    a->sin6_port = htons(address.port);
-    ::inet_pton(AF_INET6, address.host.c_str(), &a->sin6_addr);
-    size = sizeof *a;
-  } else {
-    auto* a = reinterpret_cast<sockaddr_in*>(&storage);
-    a->sin_family = AF_INET;
-    a->sin_port = htons(address.port);
-    ::inet_pton(AF_INET, address.host.c_str(), &a->sin_addr);
-  }
+  const auto at = kernel_address(address);
+  if (!at) return fmt::format("BMP listener {}: not an IPv4 or IPv6 address", address.to_string());
+  const Fd fd(::socket(at->family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int one = 1;
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-      ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), size) != 0) {
+      ::bind(fd.get(), at->get(), at->size) != 0) {
     return fmt::format(
         "BMP listener {}: {}{}", address.to_string(), std::strerror(errno),
         errno == EADDRINUSE ? "; another collector runs there: stop it, or choose another bmp.listen" : "");
@@ -48,24 +34,6 @@ std::string foreign_listener(const SocketAddress& address) {
 }
 
 }  // namespace
-
-std::optional<SocketAddress> bound_address(int fd) {
-  sockaddr_storage storage{};
-  socklen_t size = sizeof storage;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return std::nullopt;
-  char text[INET6_ADDRSTRLEN] = {};
-  if (storage.ss_family == AF_INET) {
-    const auto* a = reinterpret_cast<const sockaddr_in*>(&storage);
-    ::inet_ntop(AF_INET, &a->sin_addr, text, sizeof text);
-    return SocketAddress{text, ntohs(a->sin_port)};
-  }
-  if (storage.ss_family == AF_INET6) {
-    const auto* a = reinterpret_cast<const sockaddr_in6*>(&storage);
-    ::inet_ntop(AF_INET6, &a->sin6_addr, text, sizeof text);
-    return SocketAddress{text, ntohs(a->sin6_port)};
-  }
-  return std::nullopt;
-}
 
 Result<Listeners, std::string> open_listeners(const Config::Bmp& config, std::vector<Fd> inherited) {
   Listeners out;

@@ -29,7 +29,4 @@ Result<Listeners, std::string> open_listeners(const Config::Bmp& config, std::ve
 // with the descriptor. Invalid if it does not answer within `timeout_ms`.
 Fd fetch_listener(const std::string& handover_path, int timeout_ms);
 
-// The address that a socket is bound to; nullopt if it is not a bound TCP/IP socket.
-std::optional<SocketAddress> bound_address(int fd);
-
 }  // namespace arancini::curated

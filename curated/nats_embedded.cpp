@@ -1,9 +1,7 @@
 #include "curated/nats_embedded.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,6 +14,8 @@
 #include <fstream>
 #include <functional>
 #include <sstream>
+
+#include "common/base/socket_address.h"
 
 namespace arancini::curated {
 
@@ -39,20 +39,16 @@ std::string find_nats_server() {
   return "";
 }
 
-sockaddr_in loopback(std::uint32_t port) {
-  sockaddr_in a{};
-  a.sin_family = AF_INET;
-  a.sin_port = htons(static_cast<std::uint16_t>(port));
-  a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return a;
+KernelAddress loopback(std::uint32_t port) {
+  return *kernel_address({"127.0.0.1", static_cast<std::uint16_t>(port)});
 }
 
 bool port_is_free(std::uint32_t port) {
   const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const int one = 1;
-  const sockaddr_in a = loopback(port);
+  const KernelAddress a = loopback(port);
   return fd && ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0 &&
-         ::bind(fd.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0;
+         ::bind(fd.get(), a.get(), a.size) == 0;
 }
 
 // First line of a small file of ours, empty if there is none.
@@ -110,8 +106,8 @@ std::string nats_string(const std::string& text) {
 
 bool nats_answers(std::uint16_t port) {
   const Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const sockaddr_in a = loopback(port);
-  return fd && ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&a), sizeof a) == 0;
+  const KernelAddress a = loopback(port);
+  return fd && ::connect(fd.get(), a.get(), a.size) == 0;
 }
 
 Result<EmbeddedNats, std::string> prepare_embedded_nats(const std::string& state_dir) {

@@ -1,7 +1,6 @@
 #include "curated/tcp_acceptor.h"
 
 #include <fmt/format.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -14,8 +13,9 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <utility>
+
+#include "common/base/socket_address.h"
 
 namespace arancini::curated {
 
@@ -40,21 +40,13 @@ bool OpenConnections::room() {
 }
 
 Result<Fd, std::string> TcpAcceptor::listen(const SocketAddress& address) {
-  addrinfo hints{};
-  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int rc =
-          ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
-      rc != 0) {
-    return Err{std::string(::gai_strerror(rc))};
-  }
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> at(found, ::freeaddrinfo);
-  Fd fd(::socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const auto at = kernel_address(address);
+  if (!at) return Err{std::string("not an IPv4 or IPv6 address")};
+  Fd fd(::socket(at->family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int one = 1;
   if (!fd || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
       ::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
-      ::bind(fd.get(), at->ai_addr, at->ai_addrlen) != 0 || ::listen(fd.get(), 64) != 0) {
+      ::bind(fd.get(), at->get(), at->size) != 0 || ::listen(fd.get(), 64) != 0) {
     return Err{std::string(std::strerror(errno))};
   }
   return fd;

@@ -1,10 +1,8 @@
 // bmpgen: deterministic BMP load. A table dump per router and peer, then churn; --truth writes the table that
 // must come out.
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
@@ -24,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/config.h"
 #include "common/base/fd.h"
+#include "common/base/socket_address.h"
 #include "common/base/types.h"
 #include "common/schema/update_decode.h"
 #include "common/wire/bgp_update.h"
@@ -137,19 +136,8 @@ void send_sessions(std::vector<Sender>& senders) {
 }
 
 IpAddress local_address(int fd) {
-  sockaddr_storage storage{};
-  socklen_t size = sizeof storage;
-  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return {};
-  if (storage.ss_family == AF_INET) {
-    sockaddr_in v4{};
-    std::memcpy(&v4, &storage, sizeof v4);
-    return IpAddress::from_v4(ntohl(v4.sin_addr.s_addr));
-  }
-  sockaddr_in6 v6{};
-  std::memcpy(&v6, &storage, sizeof v6);
-  IpAddress a;
-  std::memcpy(a.bytes.data(), &v6.sin6_addr, 16);
-  return a;
+  const auto at = bound_address(fd);
+  return at ? IpAddress::parse(at->host).value_or(IpAddress{}) : IpAddress{};
 }
 
 // Router r's own address: the first one counted up, or whatever the kernel picks when there is just one.

@@ -1,6 +1,5 @@
 #include "tools/net_client.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -14,54 +13,31 @@
 #include <stdexcept>
 
 #include "common/base/clock.h"
+#include "common/base/socket_address.h"
 #include "common/base/types.h"
 
 namespace arancini::tools {
 
 namespace {
 
-struct Endpoint {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-};
-
-Endpoint endpoint(const std::string& host, std::uint16_t port) {
-  Endpoint e;
+// IPv4 where it is mapped into IPv6.
+KernelAddress endpoint(const std::string& host, std::uint16_t port) {
   const auto ip = IpAddress::parse(host);
   if (!ip) throw std::runtime_error(fmt::format("'{}' is not an IP address", host));
-  if (ip->is_v4()) {
-    sockaddr_in v4{};
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(port);
-    v4.sin_addr.s_addr = htonl(ip->v4());
-    std::memcpy(&e.storage, &v4, sizeof v4);
-    e.size = sizeof v4;
-  } else {
-    sockaddr_in6 v6{};
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(port);
-    std::memcpy(&v6.sin6_addr, ip->bytes.data(), 16);
-    std::memcpy(&e.storage, &v6, sizeof v6);
-    e.size = sizeof v6;
-  }
-  return e;
-}
-
-const sockaddr* as_sockaddr(const Endpoint& e) {
-  return reinterpret_cast<const sockaddr*>(&e.storage);
+  return *kernel_address({ip->to_string(), port});
 }
 
 }  // namespace
 
 Fd connect_router(const SocketAddress& to, const std::string& source, double retry_s) {
-  const Endpoint remote = endpoint(to.host == "0.0.0.0" ? "127.0.0.1" : to.host, to.port);
+  const KernelAddress remote = endpoint(to.host == "0.0.0.0" ? "127.0.0.1" : to.host, to.port);
   const std::uint64_t deadline = clock_ns(CLOCK_MONOTONIC) + static_cast<std::uint64_t>(retry_s * 1e9);
   for (;;) {
-    Fd fd(::socket(remote.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    Fd fd(::socket(remote.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!fd) throw std::runtime_error(fmt::format("socket: {}", std::strerror(errno)));
     if (!source.empty()) {
-      const Endpoint local = endpoint(source, 0);
-      if (::bind(fd.get(), as_sockaddr(local), local.size) != 0) {
+      const KernelAddress local = endpoint(source, 0);
+      if (::bind(fd.get(), local.get(), local.size) != 0) {
         throw std::runtime_error(
             fmt::format("cannot use source address {}: {}", source, std::strerror(errno)));
       }
@@ -69,7 +45,7 @@ Fd connect_router(const SocketAddress& to, const std::string& source, double ret
     const int one = 1;
     (void)::setsockopt(fd.get(), IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     (void)::setsockopt(fd.get(), IPPROTO_TCP, TCP_CONGESTION, "cubic", 5);
-    if (::connect(fd.get(), as_sockaddr(remote), remote.size) == 0) return fd;
+    if (::connect(fd.get(), remote.get(), remote.size) == 0) return fd;
     const int error = errno;
     if (clock_ns(CLOCK_MONOTONIC) >= deadline) {
       throw std::runtime_error(fmt::format("cannot connect to {}: {}; is the collector listening there?",

@@ -1,6 +1,5 @@
 #include "common/base/reuseport.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
@@ -10,6 +9,8 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+
+#include "common/base/socket_address.h"
 
 namespace arancini {
 
@@ -28,28 +29,14 @@ Result<Fd, std::string> make_bmp_listener(const SocketAddress& address, std::uin
   const auto failed = [&](const char* what) {
     return Err{fmt::format("BMP listener {}: {}: {}", address.to_string(), what, std::strerror(errno))};
   };
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&storage);
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&storage);
-  if (::inet_pton(AF_INET, address.host.c_str(), &v4->sin_addr) == 1) {
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(address.port);
-    size = sizeof *v4;
-  } else if (::inet_pton(AF_INET6, address.host.c_str(), &v6->sin6_addr) == 1) {
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(address.port);
-    size = sizeof *v6;
-  } else {
-    return Err{fmt::format("BMP listener {}: not an IPv4 or IPv6 address", address.to_string())};
-  }
-
-  Fd fd(::socket(storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const auto at = kernel_address(address);
+  if (!at) return Err{fmt::format("BMP listener {}: not an IPv4 or IPv6 address", address.to_string())};
+  Fd fd(::socket(at->family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return failed("socket");
   if (!set_int(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1)) return failed("SO_REUSEADDR");
   if (!set_int(fd.get(), SOL_SOCKET, SO_REUSEPORT, 1)) return failed("SO_REUSEPORT");
   if (!set_int(fd.get(), IPPROTO_TCP, TCP_NODELAY, 1)) return failed("TCP_NODELAY");
-  if (storage.ss_family == AF_INET6 && !set_int(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0))
+  if (at->family() == AF_INET6 && !set_int(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0))
     return failed("IPV6_V6ONLY");
   if (rcvbuf_bytes > 0) {
     // Before listen(): the window scale is agreed in the handshake. FORCE goes beyond net.core.rmem_max where
@@ -60,7 +47,7 @@ Result<Fd, std::string> make_bmp_listener(const SocketAddress& address, std::uin
       return failed("SO_RCVBUF");
     }
   }
-  if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&storage), size) != 0) return failed("bind");
+  if (::bind(fd.get(), at->get(), at->size) != 0) return failed("bind");
   if (::listen(fd.get(), static_cast<int>(backlog)) != 0) return failed("listen");
   return fd;
 }

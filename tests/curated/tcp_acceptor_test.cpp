@@ -15,7 +15,7 @@
 #include <iterator>
 #include <mutex>
 
-#include "curated/listeners.h"
+#include "common/base/socket_address.h"
 #include "curated/service.h"
 #include "tests/curated/test_fleet.h"
 

@@ -12,18 +12,11 @@
 #include <set>
 #include <vector>
 
+#include "common/base/socket_address.h"
 #include "common/base/types.h"
 
 namespace arancini {
 namespace {
-
-std::uint16_t port_of(int fd) {
-  sockaddr_storage a{};
-  socklen_t n = sizeof a;
-  EXPECT_EQ(::getsockname(fd, reinterpret_cast<sockaddr*>(&a), &n), 0);
-  return ntohs(a.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&a)->sin6_port
-                                       : reinterpret_cast<sockaddr_in*>(&a)->sin_port);
-}
 
 // Index of the listener on which the next connection arrives, -1 if none does.
 int take_connection(const std::vector<Fd>& group) {
@@ -53,7 +46,7 @@ std::vector<Fd> make_group(const std::string& host, std::size_t count) {
       ADD_FAILURE() << fd.error();
       break;
     }
-    address.port = port_of(fd->get());
+    address.port = bound_address(fd->get())->port;
     group.push_back(std::move(fd).value());
   }
   return group;
@@ -74,7 +67,7 @@ TEST(Reuseport, TheKernelChoosesTheOwnerOfAnIpv4Source) {
       ASSERT_EQ(::bind(client.get(), reinterpret_cast<sockaddr*>(&from), sizeof from), 0);
       sockaddr_in to{};
       to.sin_family = AF_INET;
-      to.sin_port = htons(port_of(group[0].get()));
+      to.sin_port = htons(bound_address(group[0].get())->port);
       to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
       ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
       const int got = take_connection(group);
@@ -101,7 +94,7 @@ TEST(Reuseport, TheKernelChoosesTheOwnerOfAnIpv6Source) {
     ASSERT_TRUE(attach_owner_program(group[0].get(), shards));
     const Fd client(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     sockaddr_in6 to = loopback;
-    to.sin6_port = htons(port_of(group[0].get()));
+    to.sin6_port = htons(bound_address(group[0].get())->port);
     ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
     const int got = take_connection(group);
     EXPECT_EQ(got, static_cast<int>(raw(owner_of(*IpAddress::parse("::1"), shards))));
@@ -117,7 +110,7 @@ TEST(Reuseport, AnIpv6WildcardTakesIpv4SourcesToo) {
   const Fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in to{};
   to.sin_family = AF_INET;
-  to.sin_port = htons(port_of(group[0].get()));
+  to.sin_port = htons(bound_address(group[0].get())->port);
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
   EXPECT_EQ(take_connection(group), static_cast<int>(raw(owner_of(*IpAddress::parse("127.0.0.1"), 4))));
@@ -139,6 +132,25 @@ TEST(Reuseport, SetsTheReceiveBuffer) {
   socklen_t n = sizeof bytes;
   ASSERT_EQ(::getsockopt(fd->get(), SOL_SOCKET, SO_RCVBUF, &bytes, &n), 0);
   EXPECT_GE(bytes, 65536);
+}
+
+TEST(KernelAddress, IsWhatTheSocketIsBoundTo) {
+  for (const char* host : {"127.0.0.1", "::1"}) {
+    const auto at = kernel_address({host, 0});
+    ASSERT_TRUE(at) << host;
+    const Fd fd(::socket(at->family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (::bind(fd.get(), at->get(), at->size) != 0) {
+      ASSERT_STREQ(host, "::1") << std::strerror(errno);
+      GTEST_SKIP() << "no IPv6 here";
+    }
+    const auto bound = bound_address(fd.get());
+    ASSERT_TRUE(bound);
+    EXPECT_EQ(bound->host, host);
+    EXPECT_NE(bound->port, 0);
+  }
+  EXPECT_FALSE(kernel_address({"localhost", 1}));
+  EXPECT_FALSE(kernel_address({"", 1}));
+  EXPECT_FALSE(bound_address(-1));
 }
 
 }  // namespace
