@@ -11,16 +11,6 @@ namespace arancini::ingestd {
 
 namespace {
 
-// What the router is called by the configuration of today; none: it is kept out.
-std::optional<std::string_view> name_today(const RouterRules& rules, const IpAddress& address,
-                                           std::string_view sys_name) {
-  if (!rules.allows(address)) return std::nullopt;
-  const bool by_sys_name = rules.needs_sys_name(address);
-  const RouterEntry* entry = by_sys_name ? rules.find(address, sys_name) : rules.find(address);
-  if (by_sys_name && entry == nullptr) return std::nullopt;
-  return entry == nullptr ? std::string_view() : std::string_view(entry->name);
-}
-
 // The newest that the life before gave to anything of `state`: those of sessions that ended still say who
 // told a peer or a view.
 std::uint64_t last_serial(const RestartState& state) {
@@ -254,7 +244,7 @@ RestartCheck::RestartCheck(Shard::Impl& shard, const RestartState& state, std::s
     std::string_view why = why_none;
     const Router* const restored = shard.peers.find_router({was.address, was.name});
     if (why.empty()) {
-      const auto name = name_today(shard.context.rules, was.address, was.sys_name);
+      const auto name = shard.context.rules.name_of(was.address, was.sys_name);
       if (!name || *name != was.name) why = "the configuration knows its router otherwise";
     }
     if (why.empty()) why = differs(restored, was);

@@ -11,14 +11,11 @@ namespace {
 // Why the session cannot stay what it is; empty: it can.
 std::string_view misplaced(const RouterRules& rules, const Session& session) {
   const Router& router = *session.router;
-  if (!rules.allows(session.source)) return "neither bmp.allow nor a [[router]] has its address any more";
-  const bool by_name = rules.needs_sys_name(session.source);
-  const RouterEntry* entry =
-      rules.find(session.source, by_name ? std::string_view(router.sys_name.data()) : std::string_view());
-  if (by_name && entry == nullptr) return "no [[router]] of its address has its sysName any more";
-  return (entry == nullptr ? std::string_view() : entry->name) == router.name
-             ? std::string_view()
-             : "[[router]] calls it otherwise now";
+  const auto name = rules.name_of(session.source, router.sys_name.data());
+  if (name == std::string_view(router.name)) return {};
+  if (name) return "[[router]] calls it otherwise now";
+  return rules.allows(session.source) ? "no [[router]] of its address has its sysName any more"
+                                      : "neither bmp.allow nor a [[router]] has its address any more";
 }
 
 }  // namespace

@@ -77,6 +77,15 @@ const RouterEntry* RouterRules::find(const IpAddress& address, std::string_view 
   return best != nullptr && best->address.length == longest ? best : nullptr;
 }
 
+std::optional<std::string_view> RouterRules::name_of(const IpAddress& address,
+                                                     std::string_view sys_name) const {
+  if (!allows(address)) return std::nullopt;
+  const bool told_apart = needs_sys_name(address);
+  const RouterEntry* entry = find(address, told_apart ? sys_name : std::string_view());
+  if (entry == nullptr) return told_apart ? std::nullopt : std::optional(std::string_view());
+  return entry->name;
+}
+
 const RouterEntry* RouterRules::named(const IpAddress& address, std::string_view name) const {
   if (name.empty()) {
     const RouterEntry* entry = find(address);

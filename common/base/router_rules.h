@@ -52,6 +52,10 @@ struct RouterRules {
   // The entry of the longest range with the address; among those of one range the one that names `sys_name`,
   // else the one that names none. Null: there is none.
   [[nodiscard]] const RouterEntry* find(const IpAddress& address, std::string_view sys_name = {}) const;
+  // What a router is called downstream, empty: its address. None: it is kept out, because nothing allows its
+  // address or because routers of it are told apart and no entry has this `sys_name`.
+  [[nodiscard]] std::optional<std::string_view> name_of(const IpAddress& address,
+                                                        std::string_view sys_name) const;
   // The entry of that name; of the empty one, the one that find() gives and that has no name.
   [[nodiscard]] const RouterEntry* named(const IpAddress& address, std::string_view name) const;
 

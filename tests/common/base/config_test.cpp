@@ -135,6 +135,19 @@ tags = ["lab"]
   EXPECT_EQ(r.named(at("192.0.2.7"), "core-a"), r.find(at("192.0.2.7"), "a"));
   EXPECT_EQ(r.named(at("192.0.2.7"), ""), r.find(at("192.0.2.7"), "b"));
   EXPECT_EQ(r.named(at("192.0.2.1"), ""), nullptr);
+  EXPECT_EQ(r.name_of(at("192.0.2.1"), "whatever"), "edge-1.ams");
+  EXPECT_EQ(r.name_of(at("192.0.2.7"), "a"), "core-a");
+  EXPECT_EQ(r.name_of(at("192.0.2.7"), "b"), "");
+  EXPECT_EQ(r.name_of(at("10.0.0.1"), "a"), "") << "allowed without an entry";
+  EXPECT_EQ(r.name_of(at("11.0.0.1"), "a"), std::nullopt) << "nothing allows it";
+}
+
+TEST(Config, ARouterThatNoEntryTellsFromTheOthersOfItsAddressIsKeptOut) {
+  const Config c =
+      parse_config("[[router]]\naddress = \"192.0.2.7\"\nname = \"core-a\"\nsys_name = \"a\"\n", "f.toml");
+  const IpAddress address = *IpAddress::parse("192.0.2.7");
+  EXPECT_EQ(c.routers.name_of(address, "a"), "core-a");
+  EXPECT_EQ(c.routers.name_of(address, "b"), std::nullopt);
 }
 
 TEST(Config, WithoutTablesThereAreNoSnapshots) {
