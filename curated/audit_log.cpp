@@ -67,7 +67,7 @@ void AuditLog::add(const Entry& entry, std::uint64_t now_realtime_ns) {
   if (why.empty()) return;
   counters_.audit_errors.fetch_add(1, std::memory_order_relaxed);
   log_.error("{}: {} ({}): {}; the line before this one is not in it", path_,
-             to_string(ErrorCode::AuditFailed), static_cast<unsigned>(ErrorCode::AuditFailed), why);
+             to_string(ErrorCode::AuditFailed), number(ErrorCode::AuditFailed), why);
 }
 
 void AuditLog::say(LogLevel level, std::string_view text) {
@@ -80,7 +80,7 @@ void AuditLog::refused(std::string_view who, std::string_view why) {
   const std::uint64_t n = counters_.refused.fetch_add(1, std::memory_order_relaxed) + 1;
   if ((n & (n - 1)) != 0) return;  // the first, 2nd, 4th, 8th …
   log_.warn("control: {} ({}): {}: {}; {} so far", to_string(ErrorCode::CallRefused),
-            static_cast<unsigned>(ErrorCode::CallRefused), who, why, n);
+            number(ErrorCode::CallRefused), who, why, n);
 }
 
 }  // namespace arancini::curated

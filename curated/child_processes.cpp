@@ -274,7 +274,7 @@ void ChildProcesses::drop_kept(Child& child) {
   log_.warn(
       "restart: the sessions of {} are closed ({}): no successor took them within {} s; their routers "
       "connect anew; see why it does not start: {}",
-      child.spec.name, static_cast<unsigned>(ErrorCode::SessionNotKept),
+      child.spec.name, number(ErrorCode::SessionNotKept),
       std::chrono::duration_cast<std::chrono::seconds>(kKeptFor).count(),
       child.seen.detail.empty() ? std::string("its log") : child.seen.detail);
   child.kept.reset();

@@ -153,7 +153,7 @@ bool NotifySocket::read(const std::function<void(int pid, Fd kept)>& keep, bool 
         log_.error(
             "restart: what a process hands over cannot be taken ({}): no descriptor is left; its sessions "
             "are closed if that lasts: raise LimitNOFILE of curated",
-            static_cast<unsigned>(ErrorCode::SessionNotKept));
+            number(ErrorCode::SessionNotKept));
       }
       if (!std::exchange(drop, false)) return false;
       if (ours && said.store) refuse(pid);
@@ -179,7 +179,7 @@ bool NotifySocket::read(const std::function<void(int pid, Fd kept)>& keep, bool 
     log_.error(
         "restart: process {} hands over {} descriptors instead of one ({}): nothing is kept, its sessions "
         "are closed; do its version and that of curated differ?",
-        pid, message.fds.size(), static_cast<unsigned>(ErrorCode::SessionNotKept));
+        pid, message.fds.size(), number(ErrorCode::SessionNotKept));
     refuse(pid);
   }
   said_ = false;

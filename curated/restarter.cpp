@@ -15,7 +15,7 @@ namespace arancini::curated {
 namespace {
 
 std::string with_code(std::string text) {
-  return fmt::format("{} ({})", text, static_cast<unsigned>(ErrorCode::RestartFailed));
+  return fmt::format("{} ({})", text, number(ErrorCode::RestartFailed));
 }
 
 }  // namespace

@@ -227,7 +227,7 @@ RouterDiagnosis diagnose(const RouterView& router, const PeerTally& peers, const
     }
     return without_routes(row);
   }
-  if (row.last_error == static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit)) {
+  if (row.last_error == number(ErrorCode::RouterRouteLimit)) {
     return {
         RouterCondition::Limited, Concern::Problem, fmt::format("It is limited: {}.", row.last_error_text),
         "Raise max_routes of its [[router]] (or bmp.max_routes_per_router), or find out why the router has "

@@ -555,9 +555,9 @@ class ControlImpl final : public pb::Control::Service {
         if (l.draining && !before) drained.push_back(l.shard);
         if (!l.draining && before && !request.undo()) {
           problems.push_back(
-              {l.shard, fmt::format("{} ({}): the drain was undone (by another call, or a restart)",
-                                    arancini::to_string(ErrorCode::DrainFailed),
-                                    static_cast<unsigned>(ErrorCode::DrainFailed))});
+              {l.shard,
+               fmt::format("{} ({}): the drain was undone (by another call, or a restart)",
+                           arancini::to_string(ErrorCode::DrainFailed), number(ErrorCode::DrainFailed))});
         }
       }
       if (!problems.empty()) break;
@@ -610,9 +610,8 @@ class ControlImpl final : public pb::Control::Service {
     for (const std::string& note : outcome.notes) out.add_notes(note);
     if (check_only) return;
     if (!outcome.ok) {
-      audit_.say(LogLevel::Error,
-                 fmt::format("{} ({}): {}", arancini::to_string(ErrorCode::ReloadRefused),
-                             static_cast<unsigned>(ErrorCode::ReloadRefused), problem_in(out)));
+      audit_.say(LogLevel::Error, fmt::format("{} ({}): {}", arancini::to_string(ErrorCode::ReloadRefused),
+                                              number(ErrorCode::ReloadRefused), problem_in(out)));
       return;
     }
     const std::string applied = joined(outcome.applied);
@@ -632,9 +631,8 @@ class ControlImpl final : public pb::Control::Service {
           {l.shard, fmt::format("{} ({}): {} bytes in its ring are not acked, {} sessions wait for "
                                 "room in it, {} bytes are in the journal; does the broker take "
                                 "them? see: aranctl status",
-                                arancini::to_string(ErrorCode::DrainFailed),
-                                static_cast<unsigned>(ErrorCode::DrainFailed), l.ring_used_bytes,
-                                l.sessions_blocked, journal_bytes)});
+                                arancini::to_string(ErrorCode::DrainFailed), number(ErrorCode::DrainFailed),
+                                l.ring_used_bytes, l.sessions_blocked, journal_bytes)});
     }
   }
 

@@ -445,7 +445,7 @@ std::vector<Finding> findings(const Config& config, const StatusPageInput& input
   if (input.audit_errors != 0) {
     out.push_back({Concern::Notice,
                    fmt::format("{} changing calls are not in the audit file (error {}).", input.audit_errors,
-                               static_cast<unsigned>(ErrorCode::AuditFailed)),
+                               number(ErrorCode::AuditFailed)),
                    "Check the disk and the state directory; the calls stand in curated's log."});
   }
   if (!config.curation.enabled) {

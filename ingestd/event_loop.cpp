@@ -13,10 +13,6 @@ namespace arancini::ingestd {
 
 namespace {
 
-unsigned number(ErrorCode code) {
-  return static_cast<unsigned>(code);
-}
-
 // What the limiter held back since the last line that got through.
 std::string left_out(std::uint64_t lines) {
   return lines == 0 ? std::string() : fmt::format("; {} such lines left out", lines);

@@ -261,7 +261,7 @@ void take_restart(Instance& instance, bool restore) {
   instance.log.warn(
       "restart: what the process before has left cannot be used ({}): {}; {} sessions are closed, "
       "their routers connect anew",
-      static_cast<unsigned>(ErrorCode::SessionNotKept), why, sessions);
+      number(ErrorCode::SessionNotKept), why, sessions);
 }
 
 void run(const Arguments& arguments, const Config& config, Fd signals) {

@@ -34,7 +34,7 @@ Shard::Applied RecordingSink::apply(SessionId session, std::span<const std::byte
 void RecordingSink::session_error(SessionId session, ErrorCode code, std::string_view text) {
   recorder_.begin(Entry::SessionError);
   recorder_.put(number(session));
-  recorder_.put(static_cast<std::uint32_t>(code));
+  recorder_.put(number(code));
   recorder_.put(static_cast<std::uint32_t>(text.size()));
   recorder_.put_bytes(std::as_bytes(std::span(text)));
   next_.session_error(session, code, text);

@@ -101,8 +101,7 @@ Restore::Outcome Restore::routes(const RestoreBatch& batch, const RestoreBatch::
       if (!std::exchange(unplaced_said_, true)) {
         context_.log.error(
             "{}: no row for router {} or a peer of it: what consumers were told about it is not restored",
-            static_cast<unsigned>(ErrorCode::SessionLimit),
-            routers_[views_[step.number].router].address.to_string());
+            number(ErrorCode::SessionLimit), routers_[views_[step.number].router].address.to_string());
       }
     }
     return Outcome::Applied;

@@ -17,10 +17,6 @@ constexpr std::uint64_t kFirstBackoffNs = 100'000'000;
 constexpr std::uint64_t kPatienceNs = 1'500'000'000;  // before the log says that a restore waits
 constexpr std::uint64_t kMaxBackoffNs = 2'000'000'000;
 
-unsigned number(ErrorCode code) {
-  return static_cast<unsigned>(code);
-}
-
 }  // namespace
 
 Restorer::Restorer(const Options& options, Shard& shard, const RingWriter& ring,

@@ -27,13 +27,12 @@ void Limits::refused(const IpAddress& source, std::uint16_t port, std::string_vi
   }
   std::uint64_t left_out = 0;
   if (!refused_.allow(context_.now_ns, left_out)) return;
-  context_.log.warn("router {} port {}: {} ({}){}", source.to_string(), port, text,
-                    static_cast<unsigned>(code),
+  context_.log.warn("router {} port {}: {} ({}){}", source.to_string(), port, text, number(code),
                     left_out == 0 ? std::string() : fmt::format("; {} such lines left out", left_out));
   schema::EventParts event =
       about_router(source, name, schema::EventKind::Limit, schema::EventScope::Session);
   event.router_port = port;
-  event.error_code = static_cast<std::uint32_t>(code);
+  event.error_code = number(code);
   event.text = text;
   const std::array counters{schema::EventParts::Counter{"left_out", left_out}};
   event.counters = counters;
@@ -64,9 +63,9 @@ void Limits::tell_routes(Router& router) {
   copy_text(router.last_error_text, text);
   peers_.touch(router);
   context_.log.warn("router {}: {} ({})", router.address.to_string(), text,
-                    static_cast<unsigned>(ErrorCode::RouterRouteLimit));
+                    number(ErrorCode::RouterRouteLimit));
   schema::EventParts event = about_router(router, schema::EventKind::Limit);
-  event.error_code = static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit);
+  event.error_code = number(ErrorCode::RouterRouteLimit);
   event.text = text;
   const std::array counters{schema::EventParts::Counter{"limit", limit.routes},
                             schema::EventParts::Counter{"routes", router.routes},

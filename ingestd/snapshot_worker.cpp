@@ -164,8 +164,7 @@ void SnapshotWorker::publish(Taken taken) {
       stats_.add(IngestMetric::SnapshotsFailed);
       // The same trouble again is said by the counter.
       if (failure_ != failure_said_) {
-        log_.error("{}: snapshot: {}; the one before stays", static_cast<unsigned>(ErrorCode::SnapshotFailed),
-                   failure_);
+        log_.error("{}: snapshot: {}; the one before stays", number(ErrorCode::SnapshotFailed), failure_);
         failure_said_ = failure_;
       }
       break;
@@ -311,8 +310,8 @@ std::optional<snapshot::Header> SnapshotWorker::header_of(const snapshot::Snapsh
   if (header) return *header;
   if (header.error().kind == snapshot::ReadError::Kind::Corrupt) {
     const std::string error = store_->set_aside(name);
-    log_.error("{}: snapshot {}: {}; {}", static_cast<unsigned>(ErrorCode::SnapshotCorrupt),
-               store_->describe(name), header.error().text, error.empty() ? "set aside" : error);
+    log_.error("{}: snapshot {}: {}; {}", number(ErrorCode::SnapshotCorrupt), store_->describe(name),
+               header.error().text, error.empty() ? "set aside" : error);
   }
   return std::nullopt;
 }

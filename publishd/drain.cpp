@@ -365,8 +365,8 @@ void Drain::give_up(ErrorCode why, bool reconnect, std::string_view text) {
     fruitless_sessions_ = 0;
   }
   if (log_ != nullptr && fruitless_sessions_ <= 1) {
-    log_->warn("publishing stopped ({}): {}; {} messages without ack, the rings keep everything",
-               static_cast<std::uint32_t>(why), text, window_.pending());
+    log_->warn("publishing stopped ({}): {}; {} messages without ack, the rings keep everything", number(why),
+               text, window_.pending());
   }
 }
 
@@ -511,8 +511,7 @@ std::uint64_t Drain::log_identity(const Tail& tail) const {
 void Drain::tell_epoch(const Tail& tail, std::string why) {
   if (log_ != nullptr) {
     log_->error("{} ({}): the stream {}: it lacks updates that were acked; consumers need a full table dump",
-                arancini::to_string(ErrorCode::StreamReplaced),
-                static_cast<std::uint32_t>(ErrorCode::StreamReplaced), why);
+                arancini::to_string(ErrorCode::StreamReplaced), number(ErrorCode::StreamReplaced), why);
   }
   schema::EventFields e;
   // Named by what it is about, so that a life that finds it again says the same: the stream's creation, and,
@@ -530,7 +529,7 @@ void Drain::tell_epoch(const Tail& tail, std::string why) {
   e.time_ns = options_.realtime_ns != nullptr ? options_.realtime_ns() : 0;
   e.kind = schema::EventKind::StreamEpoch;
   e.scope = schema::EventScope::Collector;
-  e.error_code = static_cast<std::uint32_t>(ErrorCode::StreamReplaced);
+  e.error_code = number(ErrorCode::StreamReplaced);
   e.text = "the stream " + std::move(why) + "; what was acked before is not in it";
   e.counters = {{"stream_created_ns", tail.created_ns}, {"stream_last_sequence", tail.last_sequence}};
   OutgoingEvent out;
@@ -572,8 +571,8 @@ void Drain::mark_corrupt(Ring& r, std::string_view why, RingPosition at) {
   if (std::exchange(r.corrupt, true)) return;
   if (log_ != nullptr) {
     log_->error("{} ({}): {}: {} invalid at position {}; this ring is given up, the others go on",
-                arancini::to_string(ErrorCode::RingCorrupt),
-                static_cast<std::uint32_t>(ErrorCode::RingCorrupt), r.name, why, raw(at));
+                arancini::to_string(ErrorCode::RingCorrupt), number(ErrorCode::RingCorrupt), r.name, why,
+                raw(at));
   }
   add(PublishMetric::RingsCorrupt);
 }

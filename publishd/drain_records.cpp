@@ -426,8 +426,8 @@ Drain::Step Drain::take_expanded(Ring& r, Lane& l, const RingRecord& record) {
           "RecordTooLarge ({}): {}: an update of {} bytes for {} is above the server's max_payload, {} "
           "updates from "
           "sequence {} are not published; raise max_payload of nats-server",
-          static_cast<std::uint32_t>(ErrorCode::RecordTooLarge), r.name, each, subjects_.name(subject_),
-          total - l.taken, raw(expander_.first_sequence()) + l.taken);
+          number(ErrorCode::RecordTooLarge), r.name, each, subjects_.name(subject_), total - l.taken,
+          raw(expander_.first_sequence()) + l.taken);
     }
     r.too_large_told = true;
     l.taken = total;

@@ -114,8 +114,8 @@ void Instance::take_rings() {
             "{} ({}): {}: records up to position {} went to the journal and are not there ({}); nothing of "
             "this ring is "
             "published until they are; to go on without them, stop its ingestd and delete the ring",
-            arancini::to_string(ErrorCode::JournalFailed),
-            static_cast<std::uint32_t>(ErrorCode::JournalFailed), ring.name, raw(end),
+            arancini::to_string(ErrorCode::JournalFailed), number(ErrorCode::JournalFailed), ring.name,
+            raw(end),
             journal_ ? "is " + journal_->directory() + " the directory that it was?"
                      : std::string("journal.enabled is false"));
       }
@@ -193,14 +193,13 @@ void Instance::write_stats(std::uint64_t now) {
   const bool publishing = drain_.phase() == Drain::Phase::Publishing;
   ErrorCode trouble = drain_.trouble();
   if (jetstream_.trouble() != ErrorCode::None) trouble = jetstream_.trouble();
-  stats_->set(PublishMetric::Trouble, static_cast<std::uint64_t>(trouble));
+  stats_->set(PublishMetric::Trouble, number(trouble));
   stats_->set(PublishMetric::NatsConnected, jetstream_.session_alive() ? 1 : 0);
   stats_->set(PublishMetric::NatsReconnects, jetstream_.reconnects());
   stats_->set(PublishMetric::RingsConnected, drain_.rings_connected());
   const JetStream::State nats = jetstream_.state();
   const bool journal_fails = !missed_.empty() || (journal_ && journal_->trouble() != ErrorCode::None);
-  if (!missed_.empty())
-    stats_->set(PublishMetric::JournalTrouble, static_cast<std::uint64_t>(ErrorCode::JournalFailed));
+  if (!missed_.empty()) stats_->set(PublishMetric::JournalTrouble, number(ErrorCode::JournalFailed));
   const bool degraded = journal_fails || nats == JetStream::State::Unreachable ||
                         nats == JetStream::State::StreamUnusable || jetstream_.trouble() != ErrorCode::None ||
                         drain_.trouble() != ErrorCode::None;

@@ -712,7 +712,7 @@ void JetStream::tell_refused() {
   told_refused_ = why->text;
   tell_again_ = now + kTellAgain;
   log_.error("{} ({}): {}; trying again, the rings keep everything", arancini::to_string(why->code),
-             static_cast<std::uint32_t>(why->code), why->text);
+             number(why->code), why->text);
 }
 
 std::optional<NatsFailure> JetStream::connect() {

@@ -119,7 +119,7 @@ void JournalInstance::write_stats(std::uint64_t now) {
   }
   stats_->set(PublishMetric::BytesSent, journal_.metric(PublishMetric::JournalSpilledBytes));
   const ErrorCode trouble = sink_.trouble();
-  stats_->set(PublishMetric::Trouble, static_cast<std::uint64_t>(trouble));
+  stats_->set(PublishMetric::Trouble, number(trouble));
   stats_->set(PublishMetric::RingsConnected, sink_.rings_connected());
   stats_->set_state(stop_.load(std::memory_order_relaxed) ? shm::ProcessState::Draining
                     : trouble != ErrorCode::None || journal_.trouble() != ErrorCode::None

@@ -124,7 +124,7 @@ bool Journal::Impl::open_directory() {
     set_trouble(
         open_trouble, ErrorCode::JournalFailed,
         fmt::format("{} ({}): {}; tried again by itself", arancini::to_string(ErrorCode::JournalFailed),
-                    static_cast<std::uint32_t>(ErrorCode::JournalFailed), why));
+                    number(ErrorCode::JournalFailed), why));
     return false;
   };
   Fd dir;
@@ -332,10 +332,10 @@ std::pair<std::shared_ptr<JournalWriter>, std::string> Journal::Impl::recover(in
       w->first_order = frame.header.order;
       // Padding of the ring is shorter than a record; restart() names the position where records begin.
       if (raw(frame.begin()) > raw(published.begin) + shm::kRecordMaxBytes) {
-        say(LogLevel::Error, fmt::format("{} ({}): {}: the records between positions {} and {} are not there",
-                                         arancini::to_string(ErrorCode::JournalCorrupt),
-                                         static_cast<std::uint32_t>(ErrorCode::JournalCorrupt), w->path,
-                                         raw(published.begin), raw(frame.begin())));
+        say(LogLevel::Error,
+            fmt::format("{} ({}): {}: the records between positions {} and {} are not there",
+                        arancini::to_string(ErrorCode::JournalCorrupt), number(ErrorCode::JournalCorrupt),
+                        w->path, raw(published.begin), raw(frame.begin())));
       }
     }
   }
@@ -412,7 +412,7 @@ bool Journal::Impl::preallocate() {
         space_trouble, code,
         fmt::format("{} ({}): {}: {}; nothing is lost, the rings keep what comes and the routers wait "
                     "when they are full; tried again by itself",
-                    arancini::to_string(code), static_cast<std::uint32_t>(code), options.directory, what));
+                    arancini::to_string(code), number(code), options.directory, what));
     write_wake.bump();
     return false;
   };

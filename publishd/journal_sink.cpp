@@ -236,8 +236,8 @@ void JournalSink::mark_corrupt(Ring& r, std::string_view why) {
   r.store->flush();
   if (log_ != nullptr) {
     log_->error("{} ({}): {}: {} invalid at position {}; this ring is given up, the others go on",
-                arancini::to_string(ErrorCode::RingCorrupt),
-                static_cast<std::uint32_t>(ErrorCode::RingCorrupt), r.name, why, raw(r.store->appended()));
+                arancini::to_string(ErrorCode::RingCorrupt), number(ErrorCode::RingCorrupt), r.name, why,
+                raw(r.store->appended()));
   }
   add(PublishMetric::RingsCorrupt);
 }

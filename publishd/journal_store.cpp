@@ -346,7 +346,7 @@ std::uint64_t Journal::metric(PublishMetric m) const {
   if (m == PublishMetric::JournalSpilledBytes) return i.spilled_bytes.load(std::memory_order_relaxed);
   if (m == PublishMetric::JournalReplayedBytes) return i.replayed_bytes.load(std::memory_order_relaxed);
   if (m == PublishMetric::JournalSegments) return i.files.load(std::memory_order_relaxed);
-  if (m == PublishMetric::JournalTrouble) return static_cast<std::uint64_t>(trouble());
+  if (m == PublishMetric::JournalTrouble) return number(trouble());
   return 0;
 }
 

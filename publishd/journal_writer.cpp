@@ -225,12 +225,11 @@ void Journal::Impl::fail(JournalWriter& w, const std::string& what, int error) {
   const bool full = error == ENOSPC || error == EDQUOT;
   const ErrorCode code = full ? ErrorCode::JournalFull : ErrorCode::JournalFailed;
   w.blocked.store(true, std::memory_order_relaxed);
-  set_trouble(
-      write_trouble, code,
-      fmt::format("{} ({}): {}: {}; nothing is lost, the rings keep what comes and the routers wait "
-                  "when they are full: {}; tried again by itself",
-                  arancini::to_string(code), static_cast<std::uint32_t>(code), what, std::strerror(error),
-                  full ? "make room on that file system" : "look at the disk (dmesg)"));
+  set_trouble(write_trouble, code,
+              fmt::format("{} ({}): {}: {}; nothing is lost, the rings keep what comes and the routers wait "
+                          "when they are full: {}; tried again by itself",
+                          arancini::to_string(code), number(code), what, std::strerror(error),
+                          full ? "make room on that file system" : "look at the disk (dmesg)"));
   seal_segment(w);
   w.unsynced = false;
   w.write_offset = w.written.load(std::memory_order_relaxed);
@@ -472,9 +471,8 @@ bool Journal::Impl::read_ahead(JournalWriter& w) {
       say(LogLevel::Error,
           fmt::format("{} ({}): {}; the records of {} frames are lost, reading goes on behind them at "
                       "position {}; the file is kept (*.corrupt)",
-                      arancini::to_string(ErrorCode::JournalCorrupt),
-                      static_cast<std::uint32_t>(ErrorCode::JournalCorrupt), d.text,
-                      d.last_frame - d.first_frame + 1, raw(d.resume)));
+                      arancini::to_string(ErrorCode::JournalCorrupt), number(ErrorCode::JournalCorrupt),
+                      d.text, d.last_frame - d.first_frame + 1, raw(d.resume)));
       const std::lock_guard guard(mutex);
       for (auto& s : w.segments) {
         if (s.name == d.file) s.corrupt = true;

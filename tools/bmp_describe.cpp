@@ -222,9 +222,8 @@ class Describer {
 
 void Describer::error(Json& out, ErrorCode code, std::size_t offset) {
   ++errors_;
-  out["errors"].push_back({{"code", static_cast<std::uint32_t>(code)},
-                           {"text", std::string(to_string(code))},
-                           {"offset", base_ + offset}});
+  out["errors"].push_back(
+      {{"code", number(code)}, {"text", std::string(to_string(code))}, {"offset", base_ + offset}});
 }
 
 void Describer::tlvs(Bytes bytes, Json& list, Json& out) {

@@ -75,6 +75,11 @@ enum class ErrorCode : std::uint32_t {
   ReloadRefused = 905,  // the configuration is not valid for all: the old one stays in force everywhere
 };
 
+// As counters, logs and events have it.
+constexpr std::uint32_t number(ErrorCode code) {
+  return static_cast<std::uint32_t>(code);
+}
+
 // Short text for operators, e.g. "BMP message longer than the limit".
 std::string_view to_string(ErrorCode code);
 

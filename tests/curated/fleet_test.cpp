@@ -131,19 +131,19 @@ TEST(Fleet, SaysWhatKeepsPublishdFromPublishing) {
   TestFleet t;
   auto publishd = t.publishd();
   publishd.set_state(shm::ProcessState::Degraded);
-  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::StreamUnusable));
+  publishd.set(PublishMetric::Trouble, number(ErrorCode::StreamUnusable));
   Fleet fleet(t.config, t.clock, nullptr);
   EXPECT_EQ(fleet.view().nats_state, "stream unusable");
   EXPECT_EQ(find(fleet.view(), "publishd").detail, "stream cannot be used");
-  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsUnreachable));
+  publishd.set(PublishMetric::Trouble, number(ErrorCode::NatsUnreachable));
   EXPECT_EQ(fleet.view().nats_state, "disconnected");
   EXPECT_EQ(find(fleet.view(), "publishd").detail, "NATS not reachable");
-  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsTls));
+  publishd.set(PublishMetric::Trouble, number(ErrorCode::NatsTls));
   EXPECT_EQ(fleet.view().nats_state, "TLS failed");
   publishd.set(PublishMetric::NatsConnected, 1);  // a connection that is there, and refuses
-  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::NatsUnauthorized));
+  publishd.set(PublishMetric::Trouble, number(ErrorCode::NatsUnauthorized));
   EXPECT_EQ(fleet.view().nats_state, "not authorized");
-  publishd.set(PublishMetric::Trouble, static_cast<std::uint64_t>(ErrorCode::StreamFull));
+  publishd.set(PublishMetric::Trouble, number(ErrorCode::StreamFull));
   EXPECT_EQ(fleet.view().nats_state, "stream full");
   publishd.set_state(shm::ProcessState::Running);
   publishd.set(PublishMetric::Trouble, 0);

@@ -73,13 +73,13 @@ TEST(RouterDiagnosis, WasRefusedAndWhy) {
   Case c;
   c.never_spoke();
   c.no_session(shm::RouterState::Refused);
-  c.router.row.last_error = static_cast<std::uint32_t>(ErrorCode::RouterRefused);
+  c.router.row.last_error = number(ErrorCode::RouterRefused);
   c.router.row.last_error_text =
       "router is not allowed to connect: neither bmp.allow nor a [[router]] has its address";
   expect(c.diagnosis(), RouterCondition::Refused, Concern::Problem, "neither bmp.allow nor", "bmp.allow");
-  c.router.row.last_error = static_cast<std::uint32_t>(ErrorCode::RouterSessionLimit);
+  c.router.row.last_error = number(ErrorCode::RouterSessionLimit);
   expect(c.diagnosis(), RouterCondition::Refused, Concern::Problem, "refused", "max_sessions");
-  c.router.row.last_error = static_cast<std::uint32_t>(ErrorCode::RouterUnidentified);
+  c.router.row.last_error = number(ErrorCode::RouterUnidentified);
   expect(c.diagnosis(), RouterCondition::Refused, Concern::Problem, "refused", "Initiation");
   c.router.row.last_error = 0;
   c.router.row.last_error_text.clear();
@@ -172,7 +172,7 @@ TEST(RouterDiagnosis, RoutesAreMissingDownstream) {
   Case c;
   c.router.row.routes_untold = 1;
   expect(c.diagnosis(), RouterCondition::Behind, Concern::Problem, "latest of 1 route,", "ring.when_full");
-  c.router.row.last_error = static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit);
+  c.router.row.last_error = number(ErrorCode::RouterRouteLimit);
   c.router.row.last_error_text = "router has as many routes as it may: 50 routes";
   expect(c.diagnosis(), RouterCondition::Limited, Concern::Problem, "50 routes", "max_routes");
 }

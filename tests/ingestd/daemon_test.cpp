@@ -296,12 +296,12 @@ TEST_P(IngestdTest, WhatRoutersSayReachesTheRingAndBadInputDisturbsNobody) {
   truncated.insert(truncated.end(), one.begin(), one.end() - 5);
 
   const std::uint32_t base = 0x7f000200;
-  std::uint32_t number = 0;
+  std::uint32_t last = 0;
   for (const Buffer& bytes : {bad_version, oversized, noise, truncated}) {
-    Fd s = connect_from(base + ++number, port);
+    Fd s = connect_from(base + ++last, port);
     (void)send_all(s.get(), bytes);
-    if (number < 4) {
-      EXPECT_TRUE(closed_by_peer(s.get())) << number;
+    if (last < 4) {
+      EXPECT_TRUE(closed_by_peer(s.get())) << last;
     }
     s.reset();
   }
@@ -318,12 +318,12 @@ TEST_P(IngestdTest, WhatRoutersSayReachesTheRingAndBadInputDisturbsNobody) {
     for (auto& r : stats(0)->routers()) rows[r.address] = r;
     return rows.size() == 5 && rows["127.0.2.4"].last_error != 0;
   }));
-  EXPECT_EQ(rows["127.0.2.1"].last_error, static_cast<std::uint32_t>(ErrorCode::BmpBadVersion));
+  EXPECT_EQ(rows["127.0.2.1"].last_error, number(ErrorCode::BmpBadVersion));
   EXPECT_NE(rows["127.0.2.1"].last_error_text.find("byte " + std::to_string(bad_at)), std::string::npos)
       << rows["127.0.2.1"].last_error_text;
-  EXPECT_EQ(rows["127.0.2.2"].last_error, static_cast<std::uint32_t>(ErrorCode::BmpTooLong));
-  EXPECT_EQ(rows["127.0.2.3"].last_error, static_cast<std::uint32_t>(ErrorCode::BmpBadVersion));
-  EXPECT_EQ(rows["127.0.2.4"].last_error, static_cast<std::uint32_t>(ErrorCode::BmpTruncated));
+  EXPECT_EQ(rows["127.0.2.2"].last_error, number(ErrorCode::BmpTooLong));
+  EXPECT_EQ(rows["127.0.2.3"].last_error, number(ErrorCode::BmpBadVersion));
+  EXPECT_EQ(rows["127.0.2.4"].last_error, number(ErrorCode::BmpTruncated));
   EXPECT_EQ(rows["127.0.1.1"].last_error, 0U);
   EXPECT_EQ(rows["127.0.1.1"].sys_name, "r1");
   EXPECT_EQ(metric(0, IngestMetric::MessagesMalformed), 4U);

@@ -81,7 +81,7 @@ TEST_F(LifeCycle, SessionsComeAndGo) {
   const EventFields& down = events[3];
   EXPECT_EQ(down.kind, EventKind::SessionDown);
   EXPECT_EQ(down.router_port, 30000U);
-  EXPECT_EQ(down.error_code, static_cast<std::uint32_t>(ErrorCode::SessionReset));
+  EXPECT_EQ(down.error_code, number(ErrorCode::SessionReset));
   EXPECT_NE(down.text.find("reset by peer"), std::string::npos);
   EXPECT_EQ(counters(down)["sessions"], 1U);
   EXPECT_EQ(counters(down)["messages"], 1U);

@@ -90,7 +90,7 @@ TEST(RouterRules, WhoIsNotAllowedIsClosedAndSeen) {
   h.send(good, announce(many(1)));
   const auto events = limit_events(h);
   ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].error_code, static_cast<std::uint32_t>(ErrorCode::RouterRefused));
+  EXPECT_EQ(events[0].error_code, number(ErrorCode::RouterRefused));
   EXPECT_EQ(events[0].router, ip("198.51.100.1"));
   EXPECT_EQ(events[0].router_port, 40001U);
   EXPECT_EQ(h.table().size(), 1U);
@@ -118,7 +118,7 @@ TEST(RouterRules, WhoIsRefusedDuringARestoreIsSeenBehindIt) {
   ASSERT_EQ(rows.size(), 1U);
   EXPECT_EQ(rows[0].address, "198.51.100.1");
   EXPECT_EQ(rows[0].state, shm::RouterState::Refused);
-  EXPECT_EQ(rows[0].last_error, static_cast<std::uint32_t>(ErrorCode::RouterRefused));
+  EXPECT_EQ(rows[0].last_error, number(ErrorCode::RouterRefused));
 }
 
 TEST(RouterRules, RoutersBehindOneAddressAreToldApartByTheirInitiation) {
@@ -153,9 +153,9 @@ TEST(RouterRules, RoutersBehindOneAddressAreToldApartByTheirInitiation) {
   EXPECT_EQ(h.shard().take_session_to_close(), early);
   const auto events = limit_events(h);
   ASSERT_EQ(events.size(), 2U);
-  EXPECT_EQ(events[0].error_code, static_cast<std::uint32_t>(ErrorCode::RouterRefused));
+  EXPECT_EQ(events[0].error_code, number(ErrorCode::RouterRefused));
   EXPECT_NE(events[0].text.find("\"c\""), std::string::npos);
-  EXPECT_EQ(events[1].error_code, static_cast<std::uint32_t>(ErrorCode::RouterUnidentified));
+  EXPECT_EQ(events[1].error_code, number(ErrorCode::RouterUnidentified));
 }
 
 TEST(RouterRules, SessionsOfOneRouterAreLimited) {
@@ -173,7 +173,7 @@ TEST(RouterRules, SessionsOfOneRouterAreLimited) {
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt);
   const auto events = limit_events(h);
   ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].error_code, static_cast<std::uint32_t>(ErrorCode::RouterSessionLimit));
+  EXPECT_EQ(events[0].error_code, number(ErrorCode::RouterSessionLimit));
   const auto rows = h.rows();
   EXPECT_EQ(rows.routers().at(0).state, shm::RouterState::Connected);
   EXPECT_EQ(rows.routers().at(0).sessions, 2U);
@@ -194,7 +194,7 @@ TEST(RouterRules, TheErrorThatLastsStands) {
   h.open("192.0.2.1", 30001);
   EXPECT_EQ(h.metric(IngestMetric::SessionsRefusedByRule), 1U);
   const auto rows = h.rows();
-  EXPECT_EQ(rows.routers().at(0).last_error, static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit));
+  EXPECT_EQ(rows.routers().at(0).last_error, number(ErrorCode::RouterRouteLimit));
   EXPECT_NE(rows.routers().at(0).last_error_text.find("10 routes"), std::string::npos);
 }
 
@@ -215,7 +215,7 @@ TEST_P(RouteLimitTest, NewPrefixesAreSkippedAndToldAnewLater) {
   EXPECT_EQ(h.metric(IngestMetric::RoutesOverLimit), 20U);
   auto events = limit_events(h);
   ASSERT_EQ(events.size(), 1U);
-  EXPECT_EQ(events[0].error_code, static_cast<std::uint32_t>(ErrorCode::RouterRouteLimit));
+  EXPECT_EQ(events[0].error_code, number(ErrorCode::RouterRouteLimit));
   EXPECT_EQ(counters(events[0])["limit"], 100U);
   EXPECT_EQ(counters(events[0])["skipped"], 20U);
   // Changes go on, and withdraws; a skipped prefix was never told.

@@ -901,7 +901,7 @@ TEST(Shard, AttributesThatNoRecordCanHoldAreANamedError) {
   h.settle();
   EXPECT_EQ(h.metric(IngestMetric::RecordsTooLarge), 1U);
   EXPECT_TRUE(h.table().empty());
-  EXPECT_EQ(h.rows().routers()[0].last_error, static_cast<std::uint32_t>(ErrorCode::RecordTooLarge));
+  EXPECT_EQ(h.rows().routers()[0].last_error, number(ErrorCode::RecordTooLarge));
 }
 
 TEST(Shard, MalformedContentIsCountedAndLocated) {
@@ -913,7 +913,7 @@ TEST(Shard, MalformedContentIsCountedAndLocated) {
   h.send(s, route_monitoring(peer_a(), cut));
   EXPECT_EQ(h.metric(IngestMetric::MessagesMalformed), 1U);
   auto row = h.rows().routers()[0];
-  EXPECT_EQ(row.last_error, static_cast<std::uint32_t>(ErrorCode::BgpUpdateMalformed));
+  EXPECT_EQ(row.last_error, number(ErrorCode::BgpUpdateMalformed));
   EXPECT_NE(row.last_error_text.find("10.0.0.1"), std::string::npos) << row.last_error_text;
   EXPECT_NE(row.last_error_text.find("byte 67"), std::string::npos) << row.last_error_text;
   // A prefix longer than its family allows: located in the message.
@@ -921,7 +921,7 @@ TEST(Shard, MalformedContentIsCountedAndLocated) {
   bad[bad.size() - 4] = std::byte{77};
   h.send(s, route_monitoring(peer_a(), bad));
   row = h.rows().routers()[0];
-  EXPECT_EQ(row.last_error, static_cast<std::uint32_t>(ErrorCode::BgpNlriMalformed));
+  EXPECT_EQ(row.last_error, number(ErrorCode::BgpNlriMalformed));
   EXPECT_EQ(row.malformed, 2U);
   EXPECT_EQ(h.rows().peers()[0].updates_malformed, 2U);
   h.send(s, bmp_message(77, {}));

@@ -168,9 +168,8 @@ TEST_F(JournalSinkProcess, FullMeansThatTheRingsWaitAndNothingIsLost) {
   while (feed(
       a, 20'000, [] {}, 500ms))
     ASSERT_LT(++steps, 200U) << "never full";
-  EXPECT_TRUE(wait_until([&] {
-    return metric(PublishMetric::Trouble) == static_cast<std::uint64_t>(ErrorCode::JournalFull);
-  })) << log();
+  EXPECT_TRUE(wait_until([&] { return metric(PublishMetric::Trouble) == number(ErrorCode::JournalFull); }))
+      << log();
   auto page = StatsReader::open(dir_.path() + "/run/publishd.stats");
   ASSERT_TRUE(page);
   EXPECT_TRUE(wait_until([&] { return page->state() == shm::ProcessState::Degraded; }));

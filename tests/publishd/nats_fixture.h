@@ -122,7 +122,7 @@ class NatsTest : public testing::Test {
   // The code in the stats page, and every text in the log, said once.
   void expect_trouble(ErrorCode code, const std::vector<std::string>& texts) {
     ASSERT_TRUE(wait_until([&] { return trouble() == code && logged(texts.front()); }))
-        << static_cast<unsigned>(trouble()) << "\n"
+        << number(trouble()) << "\n"
         << log();
     for (const std::string& t : texts) EXPECT_TRUE(logged(t)) << t << "\n" << log();
     EXPECT_TRUE(publishd_.alive());

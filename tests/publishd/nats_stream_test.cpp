@@ -247,7 +247,7 @@ TEST_F(Cluster, WithoutQuorumIsSaid) {
   };
   ASSERT_TRUE(wait_until(said)) << log();
   // Over several sessions.
-  EXPECT_FALSE(wait_until([&] { return !said(); }, 5s)) << static_cast<unsigned>(trouble()) << "\n" << log();
+  EXPECT_FALSE(wait_until([&] { return !said(); }, 5s)) << number(trouble()) << "\n" << log();
   second_.start_again();
   expect_published(*ring);
   third_.start_again();  // a reader's consumer may be placed on any of the three, also on one that is down
