@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include <thread>
 
 #include "curated/listeners.h"
+#include "tests/curated/no_descriptors.h"
 
 namespace arancini::curated {
 namespace {
@@ -44,7 +44,20 @@ class Supervisor : public ::testing::Test {
                  std::uint32_t group = 0) {
     return {name, {helper_, mode, argument}, -1, group};
   }
+  // With a child that leaves something to its successor.
+  void make_leaving(const std::string& name) {
+    ChildProcesses::Options options;
+    options.notify_path = file("notify");
+    ChildSpec leaves = spec(name, "leave", file(name));
+    leaves.hands_over = true;
+    make(options).add(leaves);
+  }
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
+  // What the lives of a child wrote.
+  std::string text(const std::string& name) const {
+    std::ifstream in(file(name));
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
 
   ManagedProcess state(std::size_t index = 0) const { return children_->processes()[index]; }
 
@@ -141,16 +154,10 @@ TEST_F(Supervisor, KeepsTryingAProgramThatIsNotThere) {
 
 TEST_F(Supervisor, LeavesNothingThatItCannotWatch) {
   make().add(spec("a", "wait", file("a")));
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  rlimit low = before;
-  low.rlim_cur = 64;
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &low), 0);
-  std::vector<Fd> used;
-  for (int fd = ::dup(0); fd >= 0; fd = ::dup(0)) used.emplace_back(fd);
-  children_->do_work();
-  used.clear();
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  {
+    const NoDescriptors none;
+    children_->do_work();
+  }
   EXPECT_EQ(state().phase, ProcessPhase::Waiting);
   EXPECT_NE(state().detail.find("Too many open files"), std::string::npos) << state().detail;
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "no child is left";
@@ -160,18 +167,9 @@ TEST_F(Supervisor, LeavesNothingThatItCannotWatch) {
 }
 
 TEST_F(Supervisor, GivesASuccessorWhatItsPredecessorLeft) {
-  ChildProcesses::Options options;
-  options.notify_path = file("notify");
-  make(options);
-  ChildSpec leaves = spec("a", "leave", file("a"));
-  leaves.hands_over = true;
-  children_->add(leaves);
+  make_leaving("a");
   children_->add(spec("b", "leave", file("b")));  // has nobody to leave it to
   children_->do_work();
-  const auto text = [this](const std::string& name) {
-    std::ifstream in(file(name));
-    return std::string(std::istreambuf_iterator<char>(in), {});
-  };
   ASSERT_TRUE(run_until([&] { return text("a") == "r\n" && text("b") == "r\n"; }));
   // It ends by itself, in order: that is no failure, and there is no pause. The clock stands still.
   std::string expected = "r\n";
@@ -193,18 +191,9 @@ TEST_F(Supervisor, GivesASuccessorWhatItsPredecessorLeft) {
 
 // Successors that cannot start: what was left is kept for the one that can, for a bounded time.
 TEST_F(Supervisor, KeepsWhatWasLeftUntilASuccessorHasTakenIt) {
-  ChildProcesses::Options options;
-  options.notify_path = file("notify");
-  make(options);
-  ChildSpec leaves = spec("a", "leave", file("a"));
-  leaves.hands_over = true;
-  children_->add(leaves);
+  make_leaving("a");
   children_->do_work();
-  const auto text = [this] {
-    std::ifstream in(file("a"));
-    return std::string(std::istreambuf_iterator<char>(in), {});
-  };
-  ASSERT_TRUE(run_until([&] { return text() == "r\n"; }));
+  ASSERT_TRUE(run_until([&] { return text("a") == "r\n"; }));
   const std::string broken = file("a.broken");
   std::ofstream{broken};
   ::kill(state().pid, SIGTERM);
@@ -218,12 +207,12 @@ TEST_F(Supervisor, KeepsWhatWasLeftUntilASuccessorHasTakenIt) {
     if (i == 4) std::filesystem::remove(broken);
     clock_.now_ns += pause;
   }
-  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\n"; })) << text();
+  ASSERT_TRUE(run_until([&] { return text("a") == "r\nsuccessor\nr\n"; })) << text("a");
   // It was taken: a third life has nothing of it.
   ::kill(state().pid, SIGKILL);
   ASSERT_TRUE(run_until([&] { return state().phase == ProcessPhase::Waiting; }));
   clock_.now_ns = children_->deadline_ns();
-  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\nr\n"; })) << text();
+  ASSERT_TRUE(run_until([&] { return text("a") == "r\nsuccessor\nr\nr\n"; })) << text("a");
 
   // And when no one can, it is dropped.
   std::ofstream{broken};
@@ -232,7 +221,7 @@ TEST_F(Supervisor, KeepsWhatWasLeftUntilASuccessorHasTakenIt) {
   ASSERT_TRUE(
       run_until([&] { return state().restarts > restarts && state().phase == ProcessPhase::Waiting; }));
   clock_.now_ns += 60'000 * kMs;
-  ASSERT_TRUE(run_until([&] { return text() == "r\nsuccessor\nr\nr\nr\n"; })) << text();
+  ASSERT_TRUE(run_until([&] { return text("a") == "r\nsuccessor\nr\nr\nr\n"; })) << text("a");
 }
 
 TEST_F(Supervisor, StopsGroupAfterGroup) {
