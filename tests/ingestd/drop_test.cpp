@@ -5,37 +5,12 @@
 
 #include "ingestd/drop_report.h"
 #include "ingestd/shard.h"
-#include "tests/ingestd/bmp_builder.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 // ring.when_full = "drop-newest" (docs/decisions/0008-drop-newest.md).
 namespace arancini::testing {
 namespace {
-
-PeerSpec peer(std::uint32_t asn = 65001) {
-  PeerSpec p;
-  p.address = ip("10.0.0.1");
-  p.asn = asn;
-  return p;
-}
-
-std::vector<Nlri> many(unsigned n, unsigned first = 0) {
-  std::vector<Nlri> out;
-  for (unsigned i = first; i < first + n; ++i)
-    out.emplace_back(IpAddress::from_v4(0x14000000U + (i << 8)), 24U);
-  return out;
-}
-Buffer announce(const PeerSpec& p, const std::vector<Nlri>& nlri, std::uint32_t med = 1) {
-  UpdateBuilder u;
-  u.basics({64999, 65010}, ip("10.0.0.1")).med(med);
-  for (const Nlri& n : nlri) u.announce(n);
-  return route_monitoring(p, u);
-}
-Buffer withdraw(const PeerSpec& p, const std::vector<Nlri>& nlri) {
-  UpdateBuilder u;
-  for (const Nlri& n : nlri) u.withdraw(n);
-  return route_monitoring(p, u);
-}
 
 class Drop : public ::testing::Test {
  protected:

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "ingestd/dump_task.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 // Table dumps (docs/decisions/0012-dumps.md). ShardHarness checks each of them: a consumer that begins with
@@ -14,27 +15,6 @@ namespace arancini::testing {
 namespace {
 
 using ingestd::DumpTask;
-
-PeerSpec peer(std::string_view address = "10.0.0.1", std::uint32_t asn = 65001) {
-  PeerSpec p;
-  p.address = ip(address);
-  p.asn = asn;
-  return p;
-}
-Nlri nth(unsigned i) {
-  return {IpAddress::from_v4(0x14000000U + (i << 8)), 24U};
-}
-Buffer announce(const PeerSpec& p, unsigned first, unsigned count, std::uint32_t med = 1) {
-  UpdateBuilder u;
-  u.basics({64999, 65010}, ip("10.0.0.1")).med(med);
-  for (unsigned i = first; i < first + count; ++i) u.announce(nth(i));
-  return route_monitoring(p, u);
-}
-Buffer withdraw(const PeerSpec& p, unsigned first, unsigned count) {
-  UpdateBuilder u;
-  for (unsigned i = first; i < first + count; ++i) u.withdraw(nth(i));
-  return route_monitoring(p, u);
-}
 
 // Until no dump is under way and everything is read.
 void finish_dumps(ShardHarness& h) {
@@ -61,8 +41,8 @@ TEST(Dump, TellsATableAgainBetweenMarks) {
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
   h.send(s, peer_up(peer("10.0.0.2", 65002)));
-  h.send(s, announce(peer(), 0, 300));
-  h.send(s, announce(peer("10.0.0.2", 65002), 100, 300, 7));
+  h.send(s, announce(peer(), many(300, 0)));
+  h.send(s, announce(peer("10.0.0.2", 65002), many(300, 100), 7));
   const PeerSpec p6 = peer("2001:db8::9", 65003);
   UpdateBuilder u;
   u.origin(0).as_path({1, 2}).mp_announce(kIpv6Unicast, ip("2001:db8::1"), {Nlri("2001:db8:1::/48")});
@@ -91,7 +71,7 @@ TEST(Dump, BeginsOnlyWhenItsMarkIsInTheLog) {
   ShardHarness h({.log_follows = false});
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.take_updates();
   h.shard().impl().dump.request_all(nullptr);
@@ -105,8 +85,8 @@ TEST(Dump, BeginsOnlyWhenItsMarkIsInTheLog) {
   EXPECT_EQ(h.metric(IngestMetric::UpdatesDumped), 0U);
   EXPECT_GT(h.shard().impl().dump.next_deadline_ns(), h.clock().now_ns) << "it looks again";
   // What comes meanwhile may lie before the mark's place in the log; the dump tells it again.
-  h.send(s, announce(peer(), 5, 10, 2));
-  h.send(s, withdraw(peer(), 0, 3));
+  h.send(s, announce(peer(), many(10, 5), 2));
+  h.send(s, withdraw(peer(), many(3, 0)));
   h.drain();
   h.put_in_log();
   finish_dumps(h);
@@ -119,7 +99,7 @@ TEST(Dump, OfAllRoutersOneAfterTheOther) {
   for (int r = 1; r <= 5; ++r) {
     const SessionId s = h.open("192.0.2." + std::to_string(r));
     h.send(s, peer_up(peer()));
-    if (r != 3) h.send(s, announce(peer(), 0, 20));
+    if (r != 3) h.send(s, announce(peer(), many(20, 0)));
   }
   h.settle();
   DumpTask task(std::nullopt);
@@ -150,7 +130,7 @@ TEST(Dump, OneThatBeganIsTooOldForANewRequest) {
   ShardHarness h;
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.shard().impl().dump.request_all(nullptr);
   h.shard().do_work();  // dump_start
@@ -178,7 +158,7 @@ TEST(Dump, GoesOnWhenNobodyWaitsAnyMore) {
   ShardHarness h;
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   {
     DumpTask task(std::nullopt);
@@ -197,7 +177,7 @@ TEST(Dump, AnswersALogThatBeganAnew) {
   ShardHarness h;
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   EXPECT_EQ(h.dumps(), 0U);
   h.request_dump();
@@ -221,7 +201,7 @@ TEST(Dump, ThatIsOwedComesWhenTheRoutersHaveToldTheirTables) {
   ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
   SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.shard().impl().dump.owe_all();
   h.shard().close_session(s);
@@ -231,7 +211,7 @@ TEST(Dump, ThatIsOwedComesWhenTheRoutersHaveToldTheirTables) {
   h.pass_time(30);
   finish_dumps(h);
   EXPECT_EQ(h.dumps(), 0U) << "nothing is told again yet";
-  h.send(s, announce(peer(), 5, 10));
+  h.send(s, announce(peer(), many(10, 5)));
   h.send(s, route_monitoring(peer(), UpdateBuilder{}));  // End-of-RIB
   h.pass_time(10);
   finish_dumps(h);
@@ -250,7 +230,7 @@ TEST(Dump, ThatIsOwedComesInTheEndAndIsLeftToASuccessor) {
   for (int i = 0; i < 14; ++i) {  // a router that begins again and again
     h.pass_time(10);
     h.send(s, peer_up(peer()));
-    h.send(s, announce(peer(), 0, 10));
+    h.send(s, announce(peer(), many(10, 0)));
     EXPECT_EQ(kinds(h).size(), 0U) << i;
   }
   h.pass_time(10);
@@ -270,7 +250,7 @@ TEST(Dump, ThatIsOwedIsNotForgottenWithAnOlderOne) {
   ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.request_dump();  // before the process knew of a debt
   h.shard().impl().dump.owe_all();
   finish_dumps(h);
@@ -287,7 +267,7 @@ TEST(Dump, ThatIsOwedIsNotAnsweredByOneThatIsUnderWay) {
   ShardHarness h({.grace_s = 100, .resync_timeout_s = 50});
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.shard().impl().dump.owe_all();
   h.pass_time(99);
@@ -311,7 +291,7 @@ TEST(Dump, ComesPeriodically) {
   ShardHarness h({.dump_interval_s = 3600});
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.pass_time(3000);
   finish_dumps(h);
@@ -327,7 +307,7 @@ TEST(Dump, NothingWhileRestoring) {
   ShardHarness h;
   const SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(peer(), 0, 10));
+  h.send(s, announce(peer(), many(10, 0)));
   h.settle();
   h.shard().set_restoring(true);
   h.shard().impl().dump.request_all(nullptr);
@@ -383,10 +363,10 @@ void random_history(std::uint64_t seed, bool drop_newest) {
       case 2:
       case 3:
       case 4:
-        say(*sessions[r], announce(the_peer(p), first, count, static_cast<std::uint32_t>(pick(3))));
+        say(*sessions[r], announce(the_peer(p), many(count, first), static_cast<std::uint32_t>(pick(3))));
         break;
       case 5:
-      case 6: say(*sessions[r], withdraw(the_peer(p), first, count)); break;
+      case 6: say(*sessions[r], withdraw(the_peer(p), many(count, first))); break;
       case 7: h.shard().impl().dump.request_all(nullptr); break;
       case 8: h.fill(static_cast<std::uint32_t>(pick(4096))); break;
       case 9:

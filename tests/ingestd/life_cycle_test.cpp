@@ -5,7 +5,7 @@
 
 #include "ingestd/events.h"
 #include "ingestd/shard.h"
-#include "tests/ingestd/bmp_builder.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 // Events of sessions, peers and tables (docs/stream.md).
@@ -15,26 +15,6 @@ namespace {
 using schema::EventFields;
 using schema::EventKind;
 using schema::EventScope;
-
-PeerSpec peer(std::uint32_t asn = 65001) {
-  PeerSpec p;
-  p.address = ip("10.0.0.1");
-  p.asn = asn;
-  return p;
-}
-
-std::vector<Nlri> many(unsigned n, unsigned first = 0) {
-  std::vector<Nlri> out;
-  for (unsigned i = first; i < first + n; ++i)
-    out.emplace_back(IpAddress::from_v4(0x14000000U + (i << 8)), 24U);
-  return out;
-}
-Buffer announce(const PeerSpec& p, const std::vector<Nlri>& nlri) {
-  UpdateBuilder u;
-  u.basics({64999}, ip("10.0.0.1"));
-  for (const Nlri& n : nlri) u.announce(n);
-  return route_monitoring(p, u);
-}
 
 std::map<std::string, std::uint64_t> counters(const EventFields& e) {
   std::map<std::string, std::uint64_t> out;

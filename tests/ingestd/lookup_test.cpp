@@ -5,6 +5,7 @@
 
 #include "common/schema/batch_expander.h"
 #include "ingestd/lookup_task.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 namespace arancini::testing {
@@ -14,18 +15,6 @@ using ingestd::LookupQuery;
 using ingestd::LookupTask;
 using Match = LookupQuery::Match;
 
-PeerSpec peer(std::string_view address = "10.0.0.1", std::uint32_t asn = 65001) {
-  PeerSpec p;
-  p.address = ip(address);
-  p.asn = asn;
-  return p;
-}
-Buffer announce(const PeerSpec& p, const std::vector<Nlri>& nlri, std::uint32_t med = 1) {
-  UpdateBuilder u;
-  u.basics({64999, 65010}, ip("10.0.0.9")).med(med);
-  for (const Nlri& n : nlri) u.announce(n);
-  return route_monitoring(p, u);
-}
 Buffer announce6(const PeerSpec& p, const std::vector<Nlri>& nlri) {
   UpdateBuilder u;
   u.origin(0).as_path({1, 2, 3}).mp_announce(kIpv6Unicast, ip("2001:db8::1"), nlri);

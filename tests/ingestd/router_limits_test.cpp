@@ -5,7 +5,7 @@
 
 #include "ingestd/router_limits.h"
 #include "ingestd/shard.h"
-#include "tests/ingestd/bmp_builder.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 // [[router]], bmp.allow, limits, and curation.enabled = false (docs/configuration.md).
@@ -15,28 +15,6 @@ namespace {
 using schema::EventFields;
 using schema::EventKind;
 
-PeerSpec peer() {
-  PeerSpec p;
-  p.address = ip("10.0.0.1");
-  return p;
-}
-std::vector<Nlri> many(unsigned n, unsigned first = 0) {
-  std::vector<Nlri> out;
-  for (unsigned i = first; i < first + n; ++i)
-    out.emplace_back(IpAddress::from_v4(0x14000000U + (i << 8)), 24U);
-  return out;
-}
-Buffer announce(const std::vector<Nlri>& nlri, std::uint32_t med = 1) {
-  UpdateBuilder u;
-  u.basics({64999}, ip("10.0.0.1")).med(med);
-  for (const Nlri& n : nlri) u.announce(n);
-  return route_monitoring(peer(), u);
-}
-Buffer withdraw(const std::vector<Nlri>& nlri) {
-  UpdateBuilder u;
-  for (const Nlri& n : nlri) u.withdraw(n);
-  return route_monitoring(peer(), u);
-}
 RouterEntry entry(std::string_view address, std::string name, std::string sys_name = "") {
   RouterEntry e;
   e.address = *AddressRange::parse(address);
@@ -61,9 +39,9 @@ TEST(RouterRules, ANameAndTagsGoIntoUpdatesAndEvents) {
   ShardHarness h(options);
   const SessionId s = h.open("192.0.2.1");
   h.send(s, peer_up(peer()));
-  h.send(s, announce(many(2)));
+  h.send(s, announce(peer(), many(2)));
   const SessionId other = h.open("192.0.2.2");
-  h.send(other, announce(many(1)));
+  h.send(other, announce(peer(), many(1)));
   h.send(s, peer_down(peer()));
   h.settle();
   const auto updates = h.take_updates();
@@ -85,9 +63,9 @@ TEST(RouterRules, WhoIsNotAllowedIsClosedAndSeen) {
   const SessionId bad = h.open("198.51.100.1", 40001);
   EXPECT_EQ(h.shard().take_session_to_close(), bad);
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt);
-  EXPECT_EQ(h.shard().apply(bad, announce(many(1))), Shard::Applied::Done);
+  EXPECT_EQ(h.shard().apply(bad, announce(peer(), many(1))), Shard::Applied::Done);
   h.shard().close_session(bad);
-  h.send(good, announce(many(1)));
+  h.send(good, announce(peer(), many(1)));
   const auto events = limit_events(h);
   ASSERT_EQ(events.size(), 1U);
   EXPECT_EQ(events[0].error_code, number(ErrorCode::RouterRefused));
@@ -133,8 +111,8 @@ TEST(RouterRules, RoutersBehindOneAddressAreToldApartByTheirInitiation) {
   h.send(b, initiation("b", "router b"));
   h.send(a, peer_up(peer()));
   h.send(b, peer_up(peer()));
-  h.send(a, announce(many(2), 1));
-  h.send(b, announce(many(2), 2));
+  h.send(a, announce(peer(), many(2), 1));
+  h.send(b, announce(peer(), many(2), 2));
   h.shard().publish();
   h.drain();
   EXPECT_EQ(h.table().size(), 4U);
@@ -149,7 +127,7 @@ TEST(RouterRules, RoutersBehindOneAddressAreToldApartByTheirInitiation) {
   h.send(stranger, initiation("c", "router c"));
   EXPECT_EQ(h.shard().take_session_to_close(), stranger);
   const SessionId early = h.open("192.0.2.7", 4);
-  h.send(early, announce(many(1)));
+  h.send(early, announce(peer(), many(1)));
   EXPECT_EQ(h.shard().take_session_to_close(), early);
   const auto events = limit_events(h);
   ASSERT_EQ(events.size(), 2U);
@@ -190,7 +168,7 @@ TEST(RouterRules, TheErrorThatLastsStands) {
   options.rules.max_sessions = 1;
   ShardHarness h(options);
   const SessionId s = h.open();
-  h.send(s, announce(many(11)));
+  h.send(s, announce(peer(), many(11)));
   h.open("192.0.2.1", 30001);
   EXPECT_EQ(h.metric(IngestMetric::SessionsRefusedByRule), 1U);
   const auto rows = h.rows();
@@ -207,8 +185,8 @@ TEST_P(RouteLimitTest, NewPrefixesAreSkippedAndToldAnewLater) {
   ShardHarness h(options);
   SessionId s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(many(90)));
-  h.send(s, announce(many(60, 60)));  // 30 that are there, 10 that still may be, 20 that may not
+  h.send(s, announce(peer(), many(90)));
+  h.send(s, announce(peer(), many(60, 60)));  // 30 that are there, 10 that still may be, 20 that may not
   h.settle();
   EXPECT_EQ(h.table().size(), 100U);
   EXPECT_EQ(h.metric(IngestMetric::Routes), 100U);
@@ -219,26 +197,26 @@ TEST_P(RouteLimitTest, NewPrefixesAreSkippedAndToldAnewLater) {
   EXPECT_EQ(counters(events[0])["limit"], 100U);
   EXPECT_EQ(counters(events[0])["skipped"], 20U);
   // Changes go on, and withdraws; a skipped prefix was never told.
-  h.send(s, announce(many(10), 7));
-  h.send(s, withdraw(many(20, 100)));
-  h.send(s, withdraw(many(5)));
+  h.send(s, announce(peer(), many(10), 7));
+  h.send(s, withdraw(peer(), many(20, 100)));
+  h.send(s, withdraw(peer(), many(5)));
   h.settle();
   EXPECT_EQ(h.table().size(), 95U);
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt) << "not well below yet";
-  h.send(s, withdraw(many(5, 5)));
+  h.send(s, withdraw(peer(), many(5, 5)));
   h.settle();
   EXPECT_EQ(h.shard().take_session_to_close(), s);
   h.shard().close_session(s);
   s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(many(90, 10)));
+  h.send(s, announce(peer(), many(90, 10)));
   h.settle();
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt);
   h.expect_told_is_what_was_written();
   // It flaps around its limit: it is not asked all the time.
   for (int i = 0; i < 5; ++i) {
-    h.send(s, announce(many(50, 1000 + static_cast<unsigned>(i) * 50)));
-    h.send(s, withdraw(many(300, 1000)));
+    h.send(s, announce(peer(), many(50, 1000 + static_cast<unsigned>(i) * 50)));
+    h.send(s, withdraw(peer(), many(300, 1000)));
     h.settle();
     h.pass_time(11);
   }
@@ -259,8 +237,8 @@ TEST_P(RouteLimitTest, WhatIsToldInsteadOfSweptRoutesIsAskedForAgain) {
     h.shard().close_session(s);
     s = h.open();
     h.send(s, peer_up(peer()));
-    h.send(s, announce(many(100 - first, 100)));  // first, so that the table is full of the others
-    h.send(s, announce(many(first)));
+    h.send(s, announce(peer(), many(100 - first, 100)));  // first, so that the table is full of the others
+    h.send(s, announce(peer(), many(first)));
     h.send(s, end_of_rib(peer(), kIpv4Unicast));
     h.pass_time(6);
   };
@@ -292,12 +270,12 @@ TEST_P(RouteLimitTest, WhatIsToldInsteadOfAPeerThatIsGoneIsAskedForAgain) {
   SessionId s = h.open();
   h.send(s, peer_up(gone));
   h.send(s, route_monitoring(gone, u));
-  h.send(s, announce(many(98)));
+  h.send(s, announce(peer(), many(98)));
   h.shard().close_session(s);
   const auto tells_anew = [&] {
     s = h.open();
     h.send(s, peer_up(peer()));
-    h.send(s, announce(many(100)));
+    h.send(s, announce(peer(), many(100)));
     h.send(s, end_of_rib(peer(), kIpv4Unicast));
     h.settle();
   };
@@ -319,18 +297,18 @@ TEST_P(RouteLimitTest, RoomThatIsTakenIsNotAskedFor) {
   options.drop_newest = GetParam();
   ShardHarness h(options);
   SessionId s = h.open();
-  h.send(s, announce(many(100)));
+  h.send(s, announce(peer(), many(100)));
   h.shard().close_session(s);
   s = h.open();
   h.send(s, peer_up(peer()));
-  h.send(s, announce(many(97)));
-  h.send(s, announce(many(3, 200)));
+  h.send(s, announce(peer(), many(97)));
+  h.send(s, announce(peer(), many(3, 200)));
   h.send(s, end_of_rib(peer(), kIpv4Unicast));
   h.pass_time(6);
-  h.send(s, announce(many(3, 300)));
+  h.send(s, announce(peer(), many(3, 300)));
   h.pass_time(10);
   EXPECT_EQ(h.table().size(), 100U);
-  h.send(s, withdraw(many(1)));
+  h.send(s, withdraw(peer(), many(1)));
   h.pass_time(10);
   EXPECT_EQ(h.shard().take_session_to_close(), std::nullopt) << "a withdraw makes room for a tenth only";
 }
@@ -341,9 +319,9 @@ TEST(CurationOff, EverythingIsForwardedAsItCame) {
   const SessionId s = h.open();
   h.send(s, initiation("a", "b"));
   h.send(s, peer_up(peer()));
-  h.send(s, announce(many(3)));
-  h.send(s, announce(many(3)));      // again
-  h.send(s, withdraw(many(2, 50)));  // never announced
+  h.send(s, announce(peer(), many(3)));
+  h.send(s, announce(peer(), many(3)));      // again
+  h.send(s, withdraw(peer(), many(2, 50)));  // never announced
   UpdateBuilder both;
   both.basics({1}, ip("10.0.0.1")).announce("20.0.0.0/24").withdraw("20.0.1.0/24");
   h.send(s, route_monitoring(peer(), both));
@@ -366,7 +344,7 @@ TEST(CurationOff, EverythingIsForwardedAsItCame) {
 TEST(CurationOff, NothingIsDumped) {
   ShardHarness h({.curate = false});
   const SessionId s = h.open();
-  h.send(s, announce(many(3)));
+  h.send(s, announce(peer(), many(3)));
   h.request_dump();
   h.settle();
   EXPECT_TRUE(h.events({EventKind::DumpStart, EventKind::DumpEnd}).empty());
@@ -379,7 +357,7 @@ TEST(CurationOff, AMessageThatWaitsForRoomComesOnce) {
   const SessionId s = h.open();
   std::size_t routes = 0;
   for (unsigned i = 0; i < 50; ++i) {
-    h.send(s, announce(many(900, i * 900)));
+    h.send(s, announce(peer(), many(900, i * 900)));
     routes += 900;
   }
   EXPECT_EQ(h.take_updates().size(), routes);

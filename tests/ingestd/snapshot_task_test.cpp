@@ -9,8 +9,8 @@
 #include "common/snapshot/snapshot_writer.h"
 #include "ingestd/attribute_set.h"
 #include "tests/common/snapshot/snapshot_maker.h"
-#include "tests/ingestd/bmp_builder.h"
 #include "tests/ingestd/counting_malloc.h"
+#include "tests/ingestd/route_messages.h"
 #include "tests/ingestd/shard_harness.h"
 
 // What a snapshot says, with the records written since it began on top, is what was told: whatever happens
@@ -120,32 +120,12 @@ Told without_paths(const Told& told) {
   return out;
 }
 
-PeerSpec peer(unsigned n, std::uint32_t asn = 65001) {
+PeerSpec nth_peer(unsigned n, std::uint32_t asn = 65001) {
   PeerSpec p;
   p.address = IpAddress::from_v4(0x0a000001U + n);
   p.asn = asn;
   return p;
 }
-Nlri v4(unsigned i, std::optional<std::uint32_t> id = std::nullopt) {
-  return {IpAddress::from_v4(0x14000000U + (i << 8)), 24U, id};
-}
-Buffer announce(const PeerSpec& p, const std::vector<Nlri>& nlri, std::uint32_t med) {
-  UpdateBuilder u;
-  u.basics({64999, 65010}, ip("10.0.0.1")).med(med);
-  for (const Nlri& n : nlri) u.announce(n);
-  return route_monitoring(p, u);
-}
-Buffer withdraw(const PeerSpec& p, const std::vector<Nlri>& nlri) {
-  UpdateBuilder u;
-  for (const Nlri& n : nlri) u.withdraw(n);
-  return route_monitoring(p, u);
-}
-std::vector<Nlri> many(unsigned n, unsigned first = 0) {
-  std::vector<Nlri> out;
-  for (unsigned i = first; i < first + n; ++i) out.push_back(v4(i));
-  return out;
-}
-
 TEST(SnapshotTask, AnEmptyShard) {
   ShardHarness h;
   Taker t(h);
@@ -165,17 +145,17 @@ TEST(SnapshotTask, HoldsWhatWasTold) {
   h.send(s, initiation("edge-1", "a router"));
   const SessionId other = h.open("2001:db8::9");
   for (unsigned p = 0; p < 3; ++p) {
-    h.send(s, peer_up(peer(p)));
-    for (unsigned i = 0; i < 20; ++i) h.send(s, announce(peer(p), many(100, 100 * i), i));
+    h.send(s, peer_up(nth_peer(p)));
+    for (unsigned i = 0; i < 20; ++i) h.send(s, announce(nth_peer(p), many(100, 100 * i), i));
   }
-  PeerSpec v6 = peer(9, 65009);
+  PeerSpec v6 = nth_peer(9, 65009);
   v6.address = ip("2001:db8::2");
   v6.distinguisher = 77;
   UpdateBuilder u;
   u.origin(0).as_path({65001}).med(5).mp_announce(kIpv6Unicast, ip("2001:db8::1"),
                                                   {"2001:db8:1::/48", "::/0"});
   h.send(other, route_monitoring(v6, u));
-  h.send(other, announce(peer(0), many(1), 9));
+  h.send(other, announce(nth_peer(0), many(1), 9));
   h.settle();
 
   Taker t(h);
@@ -206,8 +186,8 @@ TEST(SnapshotTask, WaitsForBuffersAndKeepsTheOrder) {
   for (unsigned i = 0; i < 400; ++i) {
     UpdateBuilder u;
     u.basics({65001}, ip("10.0.0.1")).med(i).attribute(0xc0, 99, Buffer(20'000));
-    for (unsigned k = 0; k < 50; ++k) u.announce(v4(50 * i + k));
-    h.send(s, route_monitoring(peer(0), u));
+    for (unsigned k = 0; k < 50; ++k) u.announce(nth(50 * i + k));
+    h.send(s, route_monitoring(nth_peer(0), u));
   }
   h.settle();
   Taker t(h, 1'000'000'000);
@@ -229,13 +209,13 @@ TEST(SnapshotTask, WaitsForBuffersAndKeepsTheOrder) {
 TEST(SnapshotTask, AttributesThatAreReleasedMeanwhileAreNotTakenForOthers) {
   ShardHarness h;
   const SessionId s = h.open();
-  for (unsigned i = 0; i < 64; ++i) h.send(s, announce(peer(0), many(100, 100 * i), i));
+  for (unsigned i = 0; i < 64; ++i) h.send(s, announce(nth_peer(0), many(100, 100 * i), i));
   h.settle();
   Taker t(h);
   for (unsigned i = 0; t.slice() == ingestd::HotTask::Progress::More; ++i) {
     t.take(1);
     // Each slice sees all routes with other attributes, which would get the ids of those before.
-    if (i % 4 == 0) h.send(s, announce(peer(0), many(100, 100 * (i / 4 % 64)), 1000 + i));
+    if (i % 4 == 0) h.send(s, announce(nth_peer(0), many(100, 100 * (i / 4 % 64)), 1000 + i));
     h.take_updates();
   }
   t.take(100);
@@ -248,8 +228,8 @@ TEST(SnapshotTask, AttributesThatAreReleasedMeanwhileAreNotTakenForOthers) {
 class DroppingSnapshot : public ::testing::Test {
  protected:
   DroppingSnapshot() : h({.ring_bytes = 64 * 1024, .drop_newest = true}), s(h.open()) {
-    h.send(s, peer_up(peer(0)));
-    h.send(s, announce(peer(0), many(3000), 1));
+    h.send(s, peer_up(nth_peer(0)));
+    h.send(s, announce(nth_peer(0), many(3000), 1));
     h.settle();
     h.fill();
   }
@@ -259,9 +239,9 @@ class DroppingSnapshot : public ::testing::Test {
 };
 
 TEST_F(DroppingSnapshot, WhatIsUntoldIsAsItWasTold) {
-  say(announce(peer(0), many(100, 50), 2));    // changed
-  say(withdraw(peer(0), many(100, 200)));      // gone
-  say(announce(peer(0), many(100, 3000), 3));  // new
+  say(announce(nth_peer(0), many(100, 50), 2));    // changed
+  say(withdraw(nth_peer(0), many(100, 200)));      // gone
+  say(announce(nth_peer(0), many(100, 3000), 3));  // new
   Taker t(h);
   t.rest();
   TableReader r;
@@ -277,7 +257,7 @@ TEST_F(DroppingSnapshot, RoutesThatMoveWithoutARecordAreNeitherLostNorTwice) {
     Taker t(h);
     bool gone = phase == 1;
     for (;;) {
-      say(gone ? announce(peer(0), many(3000), 1) : withdraw(peer(0), many(3000)));
+      say(gone ? announce(nth_peer(0), many(3000), 1) : withdraw(nth_peer(0), many(3000)));
       gone = !gone;
       t.take(1);
       if (t.slice() == ingestd::HotTask::Progress::Done) break;
@@ -288,16 +268,16 @@ TEST_F(DroppingSnapshot, RoutesThatMoveWithoutARecordAreNeitherLostNorTwice) {
     t.finish(r);
     EXPECT_EQ(h.table().size(), 3000U);
     EXPECT_EQ(r.table, without_paths(h.table()));
-    if (gone) say(announce(peer(0), many(3000), 1));
+    if (gone) say(announce(nth_peer(0), many(3000), 1));
   }
 }
 
 // The routes under a peer's former AS number, which are told, and those under the new one, which are not.
 TEST_F(DroppingSnapshot, UnderTheAsNumberThatWasTold) {
-  say(peer_down(peer(0)));
-  say(peer_up(peer(0, 65077)));
+  say(peer_down(nth_peer(0)));
+  say(peer_up(nth_peer(0, 65077)));
   for (int i = 0;
-       i < 100 && h.shard().apply(s, announce(peer(0, 65077), many(10), 5)) != Shard::Applied::Done; ++i)
+       i < 100 && h.shard().apply(s, announce(nth_peer(0, 65077), many(10), 5)) != Shard::Applied::Done; ++i)
     h.shard().do_work();
   EXPECT_EQ(h.shard().impl().context.routes, 10U);
   Taker t(h);
@@ -314,9 +294,9 @@ TEST(SnapshotTask, RoutesWithoutPathIdKeepTheirCount) {
   const SessionId s = h.open();
   OpenSpec both;
   both.addpath = {{kIpv4Unicast, 3}};
-  h.send(s, peer_up(peer(0), both, both));
-  h.send(s, announce(peer(0), {v4(1), v4(1), v4(2)}, 1));
-  h.send(s, announce(peer(0), {v4(3, 7)}, 1));
+  h.send(s, peer_up(nth_peer(0), both, both));
+  h.send(s, announce(nth_peer(0), {nth(1), nth(1), nth(2)}, 1));
+  h.send(s, announce(nth_peer(0), {nth(3, 7)}, 1));
   h.settle();
   ASSERT_EQ(h.table().size(), 3U);
   Taker t(h);
@@ -339,7 +319,7 @@ TEST(SnapshotTask, NotWhileRestoring) {
 TEST(SnapshotTask, NotAgainWhenNothingWasWrittenSince) {
   ShardHarness h;
   const SessionId s = h.open();
-  h.send(s, announce(peer(0), many(10), 1));
+  h.send(s, announce(nth_peer(0), many(10), 1));
   Taker first(h);
   first.rest();
   const SnapshotTask::Mark mark{first.task.end().ring_position, first.task.begin_mark().log};
@@ -347,7 +327,7 @@ TEST(SnapshotTask, NotAgainWhenNothingWasWrittenSince) {
   again.task.prepare(0, 1, 2, mark);
   again.rest();
   EXPECT_EQ(again.task.outcome(), SnapshotTask::Outcome::Unchanged);
-  h.send(s, announce(peer(0), many(10), 2));
+  h.send(s, announce(nth_peer(0), many(10), 2));
   again.task.prepare(0, 1, 2, mark);
   again.rest();
   TableReader r;
@@ -359,7 +339,7 @@ TEST(SnapshotTask, CancelledOrAbandonedItHoldsNothing) {
   for (const bool cancel : {false, true}) {
     ShardHarness h;
     const SessionId s = h.open();
-    for (unsigned i = 0; i < 20; ++i) h.send(s, announce(peer(0), many(100, 100 * i), i));
+    for (unsigned i = 0; i < 20; ++i) h.send(s, announce(nth_peer(0), many(100, 100 * i), i));
     Taker t(h);
     for (int i = 0; i < 20; ++i) t.slice();
     ASSERT_EQ(t.task.outcome(), SnapshotTask::Outcome::Running);
@@ -381,7 +361,7 @@ TEST(SnapshotTask, DoesNotAllocateOnTheHotThread) {
   if (ARANCINI_COUNTS_MALLOC == 0) GTEST_SKIP() << "a sanitizer owns malloc";
   ShardHarness h;
   const SessionId s = h.open();
-  for (unsigned i = 0; i < 20; ++i) h.send(s, announce(peer(0), many(100, 100 * i), i));
+  for (unsigned i = 0; i < 20; ++i) h.send(s, announce(nth_peer(0), many(100, 100 * i), i));
   Taker t(h, SnapshotTask::kSliceNs);
   std::uint64_t allocations = 0;
   for (auto progress = ingestd::HotTask::Progress::More; progress != ingestd::HotTask::Progress::Done;) {
@@ -461,14 +441,14 @@ class RandomHistory {
       IpAddress a = ip("2001:db8::");
       a.bytes[4] = static_cast<std::uint8_t>(i);
       a.bytes[5] = static_cast<std::uint8_t>(i >> 8);
-      out.push_back(v6 ? Nlri(a, 48) : v4(i % prefixes_));
+      out.push_back(v6 ? Nlri(a, 48) : nth(i % prefixes_));
     }
     return out;
   }
   void step() {
     const std::size_t router = roll(2);
     SessionId& s = sessions_[router];
-    PeerSpec p = peer(roll(3), 65000 + asn_);
+    PeerSpec p = nth_peer(roll(3), 65000 + asn_);
     if (roll(4) == 0) p.flags = PeerSpec::kPostPolicy;
     switch (roll(12)) {
       case 0: say(s, peer_up(p)); break;
