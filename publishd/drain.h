@@ -15,13 +15,12 @@
 
 #include "common/base/config.h"
 #include "common/base/error.h"
-#include "common/metrics/histogram_list.h"
-#include "common/metrics/metric_list.h"
 #include "common/schema/batch_expander.h"
 #include "common/schema/batch_writer.h"
 #include "publishd/ack_window.h"
 #include "publishd/broker.h"
 #include "publishd/group.h"
+#include "publishd/hot_core.h"
 #include "publishd/lane.h"
 #include "publishd/record_source.h"
 #include "publishd/subject.h"
@@ -68,13 +67,11 @@ struct LogEnd {
 // Room that headers and subject take in a message at most; the rest of the broker's maximum is payload.
 inline constexpr std::size_t kHeaderReserveBytes = 1024;
 
-class Drain {
+class Drain final : public HotCore {
  public:
   // `log` may be null.
   Drain(DrainOptions options, Broker& broker, Logger* log);
-  ~Drain();
-  Drain(const Drain&) = delete;
-  Drain& operator=(const Drain&) = delete;
+  ~Drain() override;
 
   // `name` comes back in Detached and stands in logs. Nothing of the ring is published before the stream was
   // asked what it has of it. `first`: what another life left; it is published before anything of a ring that
@@ -89,20 +86,16 @@ class Drain {
   // Rings that were given up since the last call.
   std::optional<Detached> poll_detached();
 
-  // One bounded round of all runners; returns how much was done, 0 when there is nothing to do. `now_ns`
-  // never goes back.
-  std::size_t do_work(std::uint64_t now_ns) noexcept;
-  // How long the caller may sleep after a round that did nothing, if no ring and no broker wakes it before.
-  [[nodiscard]] std::uint64_t idle_ns() const;
-  // Before sleeping: arms the doorbells and adds them to `waits`; false if a record has come meanwhile (do
-  // not sleep then). disarm() after either.
-  [[nodiscard]] bool arm(std::vector<FutexWait>& waits);
-  void disarm();
-  void heartbeat(std::uint64_t boottime_ns);
+  std::size_t do_work(std::uint64_t now_ns) noexcept override;
+  [[nodiscard]] std::uint64_t idle_ns() const override;
+  [[nodiscard]] bool arm(std::vector<FutexWait>& waits) override;
+  void disarm() override;
+  void heartbeat(std::uint64_t boottime_ns) override;
 
-  // No more reading: open groups are sent, acks waited for (bounded), heads released.
-  void stop(std::uint64_t now_ns);
-  [[nodiscard]] bool stopped() const { return phase_ == Phase::Stopped; }
+  // Open groups are sent, acks waited for, heads released.
+  void stop(std::uint64_t now_ns) override;
+  [[nodiscard]] bool stopped() const override { return phase_ == Phase::Stopped; }
+  [[nodiscard]] std::size_t rings_connected() const override;
 
   enum class Phase : std::uint8_t {
     Opening,  // waits for a session of the broker
@@ -115,12 +108,6 @@ class Drain {
   // Why publishing stopped last; None once something is stored again, or nothing is left to be.
   [[nodiscard]] ErrorCode trouble() const { return trouble_; }
 
-  // Counters and gauges, by PublishMetric; the owner copies them into the stats page.
-  [[nodiscard]] std::uint64_t metric(PublishMetric m) const { return metrics_[static_cast<std::size_t>(m)]; }
-  [[nodiscard]] const HistogramCounts& histogram(PublishHistogram h) const {
-    return histograms_[static_cast<std::size_t>(h)];
-  }
-  [[nodiscard]] std::size_t rings_connected() const;
   [[nodiscard]] std::uint64_t floor() const { return floor_; }
   [[nodiscard]] const LogEnd& log_end() const { return log_end_; }
 
@@ -181,15 +168,6 @@ class Drain {
   [[nodiscard]] std::size_t batch_limit() const;
   [[nodiscard]] std::uint32_t count_limit(PublishFormat format) const;
 
-  void add(PublishMetric m, std::uint64_t n = 1) { metrics_[static_cast<std::size_t>(m)] += n; }
-  void set(PublishMetric m, std::uint64_t v) { metrics_[static_cast<std::size_t>(m)] = v; }
-  void observe(PublishHistogram h, std::uint64_t ns) {
-    arancini::observe(histograms_[static_cast<std::size_t>(h)], bounds_of(h), ns);
-  }
-  [[nodiscard]] std::uint64_t since(std::uint64_t then_ns) const {
-    return now_ns_ - std::min(now_ns_, then_ns);
-  }
-
   DrainOptions options_;
   Broker& broker_;
   Logger* log_;
@@ -234,9 +212,8 @@ class Drain {
   bool reconnect_ = false;
   bool stopping_ = false;
   bool release_due_ = false;
-  bool dry_ = false;      // the last round found all rings empty
-  bool blocked_ = false;  // the last round ended because the window was full
-  std::uint64_t now_ns_ = 0;
+  bool dry_ = false;               // the last round found all rings empty
+  bool blocked_ = false;           // the last round ended because the window was full
   std::uint64_t deadline_ns_ = 0;  // of Quiescing and BackingOff
   std::uint64_t stop_deadline_ns_ = 0;
   std::uint64_t detach_check_ns_ = 0;
@@ -267,9 +244,6 @@ class Drain {
   std::size_t max_payload_bytes_ = 0;
   std::array<char, 160> message_id_{};
   std::array<char, 160> previous_id_{};
-
-  std::array<std::uint64_t, static_cast<std::size_t>(PublishMetric::Count)> metrics_{};
-  std::array<HistogramCounts, static_cast<std::size_t>(PublishHistogram::Count)> histograms_{};
 };
 
 std::string_view to_string(Drain::Phase phase);

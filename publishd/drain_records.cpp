@@ -229,7 +229,7 @@ std::size_t Drain::serve_lanes() {
 }
 
 void Drain::pop_queued(Lane& l) {
-  metrics_[static_cast<std::size_t>(PublishMetric::QueuedUpdates)] -= l.queue.front().header.count;
+  subtract(PublishMetric::QueuedUpdates, l.queue.front().header.count);
   l.queue.pop();
 }
 

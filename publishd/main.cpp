@@ -12,16 +12,15 @@
 
 namespace {
 
+using arancini::publishd::HotLoop;
 using arancini::publishd::Instance;
 using arancini::publishd::JournalInstance;
 
-// For the signal handler alone; one of them at most.
-Instance* g_instance = nullptr;
-JournalInstance* g_journal_instance = nullptr;
+// For the signal handler alone.
+HotLoop* g_instance = nullptr;
 
 void on_signal(int) {
   if (g_instance != nullptr) g_instance->request_stop();
-  if (g_journal_instance != nullptr) g_journal_instance->request_stop();
 }
 
 }  // namespace
@@ -34,8 +33,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", std::string("publishd ") + ARANCINI_VERSION);
   CLI11_PARSE(app, argc, argv);
 
-  std::unique_ptr<Instance> instance;
-  std::unique_ptr<JournalInstance> journal_instance;
+  std::unique_ptr<HotLoop> instance;
   try {
     arancini::Config config = arancini::load_config(flags);
     if (flags.check_config) {
@@ -44,7 +42,7 @@ int main(int argc, char** argv) {
     }
     arancini::check_runtime_dir(config.paths.runtime_dir);
     if (config.sink.kind == arancini::SinkKind::Journal) {
-      journal_instance = std::make_unique<JournalInstance>(std::move(config), flags);
+      instance = std::make_unique<JournalInstance>(std::move(config), flags);
     } else {
       instance = std::make_unique<Instance>(std::move(config), flags);
     }
@@ -56,20 +54,14 @@ int main(int argc, char** argv) {
     return EX_OSERR;
   }
   g_instance = instance.get();
-  g_journal_instance = journal_instance.get();
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  if (instance) {
-    instance->run();
-  } else {
-    journal_instance->run();
-  }
+  instance->run();
   std::signal(SIGTERM, SIG_IGN);
   std::signal(SIGINT, SIG_IGN);
   g_instance = nullptr;
-  g_journal_instance = nullptr;
   return 0;
 }
