@@ -2,7 +2,6 @@
 
 // The only file of ingestd that serves gRPC.
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/server_posix.h>
 #include <poll.h>
 #include <shard.grpc.pb.h>
 #include <sys/eventfd.h>
@@ -223,8 +222,7 @@ struct ControlService::State {
       pollfd wait[2] = {{listener->poll_fd(clock.boottime_ns()), POLLIN, 0}, {stop.get(), POLLIN, 0}};
       ::poll(wait, 2, 1000);
       if ((wait[1].revents & POLLIN) != 0) return;
-      while (Fd fd = listener->accept(clock.boottime_ns()))
-        grpc::AddInsecureChannelFromFd(server.get(), fd.release());
+      serve_callers(*listener, clock.boottime_ns(), *server);
     }
   }
 
@@ -273,12 +271,8 @@ Result<std::unique_ptr<ControlService>, std::string> ControlService::start(const
   auto listener = LocalListener::open(options.path, "control", LocalListener::Callers::User, state->log);
   if (!listener) return Err{listener.error()};
   state->listener.emplace(std::move(listener).value());
-  grpc::ServerBuilder builder;
-  builder.RegisterService(&state->service);
-  builder.RegisterService(&state->settings);
-  builder.SetMaxReceiveMessageSize(2 << 20);  // a configuration has at most 1 MiB
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
-  state->server = builder.BuildAndStart();
+  // A configuration has at most 1 MiB.
+  state->server = start_local_server(state->service, state->settings, 2 << 20);
   if (!state->server) return Err{std::string("gRPC server did not start")};
   state->thread = std::thread([s = state.get()] { s->accept_callers(); });
   return std::unique_ptr<ControlService>(new ControlService(std::move(state)));

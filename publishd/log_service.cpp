@@ -2,7 +2,6 @@
 
 // The only file of the daemon that sees gRPC and the generated code.
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/server_posix.h>
 #include <log.grpc.pb.h>
 
 #include <poll.h>
@@ -238,12 +237,7 @@ struct LogService::State {
 void LogService::State::run() {
   while (!wanted.load(std::memory_order_acquire) && !stop.load(std::memory_order_acquire)) nap(kRetry);
   if (stop.load(std::memory_order_acquire)) return;
-  grpc::ServerBuilder builder;
-  builder.RegisterService(&impl);
-  builder.RegisterService(&settings);
-  builder.SetMaxReceiveMessageSize(4 << 20);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
-  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  const std::unique_ptr<grpc::Server> server = start_local_server(impl, settings, 4 << 20);
   if (!server) {
     log.error(
         "log service: gRPC did not start; ingestd cannot restore its tables until publishd is started anew");
@@ -265,7 +259,7 @@ void LogService::State::run() {
     const std::uint64_t now = clock_ns(CLOCK_BOOTTIME);
     pollfd wait{listener->poll_fd(now), POLLIN, 0};
     if (::poll(&wait, 1, kPollMs) <= 0) continue;
-    while (Fd caller = listener->accept(now)) grpc::AddInsecureChannelFromFd(server.get(), caller.release());
+    serve_callers(*listener, now, *server);
   }
   impl.stop();
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));

@@ -1,5 +1,8 @@
 #include "common/settings/settings_service.h"
 
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/server_posix.h>
+
 #include <utility>
 
 namespace arancini {
@@ -35,6 +38,21 @@ grpc::Status SettingsService::Commit(grpc::ServerContext*, const pb::CommitReque
   now_ = with_live_keys(std::move(now_), prepared_->config);
   prepared_.reset();
   return grpc::Status::OK;
+}
+
+std::unique_ptr<grpc::Server> start_local_server(grpc::Service& own, SettingsService& settings,
+                                                 int most_message_bytes) {
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&own);
+  builder.RegisterService(&settings);
+  builder.SetMaxReceiveMessageSize(most_message_bytes);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 2);
+  return builder.BuildAndStart();
+}
+
+void serve_callers(LocalListener& listener, std::uint64_t now_boottime_ns, grpc::Server& server) {
+  while (Fd caller = listener.accept(now_boottime_ns))
+    grpc::AddInsecureChannelFromFd(&server, caller.release());
 }
 
 }  // namespace arancini

@@ -2,13 +2,16 @@
 
 #include <settings.grpc.pb.h>
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 
 #include "common/base/config.h"
 #include "common/base/config_changes.h"
+#include "common/base/local_listener.h"
 
 namespace arancini {
 
@@ -39,5 +42,12 @@ class SettingsService final : public settings::v1::Settings::Service {
   Config now_;  // the start's, with the live keys in force
   std::optional<Prepared> prepared_;
 };
+
+// The server of a daemon, which listens nowhere itself: its callers come from serve_callers(). Null: gRPC did
+// not start.
+std::unique_ptr<grpc::Server> start_local_server(grpc::Service& own, SettingsService& settings,
+                                                 int most_message_bytes);
+// Whoever waits at the listener.
+void serve_callers(LocalListener& listener, std::uint64_t now_boottime_ns, grpc::Server& server);
 
 }  // namespace arancini
