@@ -15,6 +15,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/nats/consumer_options.h"
 #include "common/nats/stream_facts.h"
 #include "common/schema/event_fields.h"
 #include "common/schema/message_headers.h"
@@ -41,7 +42,6 @@ constexpr std::uint64_t kSenderSleepNs = 1'000'000'000;
 constexpr std::size_t kConsumerFrom = 64;  // a shorter tail is read message by message
 constexpr int kTailBatch = 1'000;
 constexpr std::int64_t kTailFetchMs = 1'000;
-constexpr std::int64_t kTailConsumerLifeNs = 30'000'000'000;  // on the server, should this process die
 constexpr std::chrono::seconds kTellAgain{60};
 constexpr std::size_t kMostTold = 32;
 // Exactly once comes from the predicted sequence; the ids cost the server memory for as long as they are
@@ -944,16 +944,8 @@ class StreamTail final : public TailSource {
   }
 
   void begin_consumer(std::uint64_t from) {
-    jsSubOptions o;
-    jsSubOptions_Init(&o);
-    o.Stream = stream_.c_str();
-    o.Config.AckPolicy = js_AckNone;
-    o.Config.DeliverPolicy = js_DeliverByStartSequence;
-    o.Config.OptStartSeq = from;
+    jsSubOptions o = consumer_options(stream_, from);
     o.Config.HeadersOnly = true;
-    o.Config.MemoryStorage = true;
-    o.Config.Replicas = 1;
-    o.Config.InactiveThreshold = kTailConsumerLifeNs;
     jsErrCode code{};
     // Without it (no permission, no resources) it only takes longer.
     no_consumers_ = js_PullSubscribe(&consumer_, js_, ">", nullptr, nullptr, &o, &code) != NATS_OK;

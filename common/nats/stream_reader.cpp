@@ -8,6 +8,7 @@
 #include <mutex>
 #include <thread>
 
+#include "common/nats/consumer_options.h"
 #include "common/nats/nats_connector.h"
 
 namespace arancini {
@@ -17,7 +18,6 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::int64_t kFetchTimeoutMs = 1000;
-constexpr std::int64_t kConsumerLifetimeNs = 30'000'000'000;  // on the server, should this process die
 constexpr std::uint64_t kFetchBytes = 8U * 1024 * 1024;
 constexpr int kFetchMessages = 1000;
 
@@ -191,15 +191,7 @@ class NatsStreamReader final : public StreamReader {
   End read_with_consumer(std::uint64_t& next, std::uint64_t to, int batch,
                          const std::function<bool(const StreamMessage&)>& each,
                          std::optional<StreamError>& refused) {
-    jsSubOptions options;
-    jsSubOptions_Init(&options);
-    options.Stream = stream_.c_str();
-    options.Config.AckPolicy = js_AckNone;
-    options.Config.DeliverPolicy = js_DeliverByStartSequence;
-    options.Config.OptStartSeq = next;
-    options.Config.MemoryStorage = true;
-    options.Config.Replicas = 1;
-    options.Config.InactiveThreshold = kConsumerLifetimeNs;
+    jsSubOptions options = consumer_options(stream_, next);
     natsSubscription* raw = nullptr;
     auto code = static_cast<jsErrCode>(0);
     const natsStatus status =
