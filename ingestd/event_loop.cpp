@@ -362,7 +362,7 @@ void EventLoop::on_readable(int fd) noexcept {
 }
 
 void EventLoop::run_once() {
-  backend_->run_once(wait_ns());
+  backend_->run_once(now_ns_ < spin_until_ns_ ? 0 : wait_ns());
   now_ns_ = clock_.boottime_ns();
   retry_throttled();
   work_ = sink_.do_work();
@@ -370,8 +370,11 @@ void EventLoop::run_once() {
   begin_or_end_drain();
   close_unwanted();
   sink_.publish();
-  if (const std::uint64_t since = std::exchange(data_since_ns_, 0); since != 0)
-    stats_.observe(IngestHistogram::ReceiveToRing, clock_.boottime_ns() - since);
+  if (const std::uint64_t since = std::exchange(data_since_ns_, 0); since != 0) {
+    const std::uint64_t done_ns = clock_.boottime_ns();
+    stats_.observe(IngestHistogram::ReceiveToRing, done_ns - since);
+    if (options_.spin_ns != 0) spin_until_ns_ = done_ns + options_.spin_ns;
+  }
   if (handover_) handover_->do_work();
   stats_.add(IngestMetric::LoopIterations);
   if (now_ns_ >= next_heartbeat_ns_) housekeeping(now_ns_);

@@ -74,6 +74,8 @@ class EventLoop final : public Drainable, private IoHandler, private HandoverEve
     IoBackendKind io = IoBackendKind::Auto;
     std::uint32_t buffer_bytes = 64 * 1024;
     std::uint32_t buffer_count = 64;
+    // So long after the last data the loop looks for more without sleeping; 0: not at all.
+    std::uint64_t spin_ns = 0;
   };
   static constexpr std::uint64_t kHeartbeatNs = 400'000'000;
   static constexpr std::uint64_t kThrottleRetryNs = 1'000'000;
@@ -200,6 +202,7 @@ class EventLoop final : public Drainable, private IoHandler, private HandoverEve
   Shard::Work work_;
   std::uint64_t now_ns_ = 0;         // boot time at the start of the round
   std::uint64_t data_since_ns_ = 0;  // when the first data of this round came, 0: none did
+  std::uint64_t spin_until_ns_ = 0;
   std::uint64_t next_heartbeat_ns_ = 0;
   std::uint64_t stop_by_ns_ = 0;
   std::size_t trim_next_ = 0;

@@ -64,7 +64,8 @@ struct Instance {
                                 .shard_count = config.shards.count,
                                 .max_sessions = config.bmp.max_sessions,
                                 .max_message_bytes = config.bmp.max_message_bytes,
-                                .io = config.bmp.io},
+                                .io = config.bmp.io,
+                                .spin_ns = std::uint64_t{config.bmp.spin_us} * 1000},
              recording.front(shard, sink), stats, log, clock),
         snapshot_log(fmt::format("ingestd@{}", number), parse_log_level(config.log.level)) {
     // Tables that began empty are not what the log says.

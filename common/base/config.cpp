@@ -326,6 +326,7 @@ Config parse_config(std::string_view text, const std::string& name) {
     s.address("listen", c.bmp.listen);
     s.number("backlog", c.bmp.backlog, 1, 65535);
     s.number("rcvbuf_bytes", c.bmp.rcvbuf_bytes, 0, 1ULL << 30);
+    s.number("spin_us", c.bmp.spin_us, 0, 60'000'000);
     s.number("max_message_bytes", c.bmp.max_message_bytes, 4096, 1024 * 1024);
     s.number("max_sessions", c.bmp.max_sessions, 1, 1000000);
     s.choice("io", c.bmp.io, kIoWords);

@@ -50,6 +50,7 @@ struct Config {
     SocketAddress listen{"0.0.0.0", 4000};
     std::uint32_t backlog = 1024;
     std::uint32_t rcvbuf_bytes = 0;  // 0: the kernel's default
+    std::uint32_t spin_us = 0;  // so long after the last data the hot thread looks for more before it sleeps
     std::uint32_t max_message_bytes = 256 * 1024;
     std::uint32_t max_sessions = 4096;  // per shard
     IoBackendKind io = IoBackendKind::Auto;

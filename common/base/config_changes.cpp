@@ -20,6 +20,7 @@ std::vector<std::string> changed_keys(const Config& before, const Config& after)
   look("bmp.listen", a.bmp.listen.to_string(), b.bmp.listen.to_string());
   look("bmp.backlog", a.bmp.backlog, b.bmp.backlog);
   look("bmp.rcvbuf_bytes", a.bmp.rcvbuf_bytes, b.bmp.rcvbuf_bytes);
+  look("bmp.spin_us", a.bmp.spin_us, b.bmp.spin_us);
   look("bmp.max_message_bytes", a.bmp.max_message_bytes, b.bmp.max_message_bytes);
   look("bmp.max_sessions", a.bmp.max_sessions, b.bmp.max_sessions);
   look("bmp.allow", a.routers.allow, b.routers.allow);

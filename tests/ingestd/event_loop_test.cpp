@@ -191,6 +191,26 @@ class EventLoopTest : public ::testing::TestWithParam<IoBackendKind> {
   std::unique_ptr<EventLoop> loop;
 };
 
+TEST_P(EventLoopTest, LooksForMoreForAWhileAndThenSleeps) {
+  constexpr std::uint64_t kSpinNs = 300'000'000;
+  make({.spin_ns = kSpinNs});
+  const auto rounds_in = [&](std::uint64_t ns) {
+    const std::uint64_t end = clock.boottime_ns() + ns;
+    int rounds = 0;
+    for (; clock.boottime_ns() < end; ++rounds) loop->run_once();
+    return rounds;
+  };
+  // Until the first data it sleeps from one heartbeat to the next.
+  const Client c = connect();
+  EXPECT_LT(rounds_in(EventLoop::kHeartbeatNs), 10);
+  const std::string text = message(100, 1);
+  c.send(text);
+  ASSERT_TRUE(run_until([&] { return has(c, text); }));
+  EXPECT_GT(rounds_in(kSpinNs / 3), 100);
+  rounds_in(kSpinNs);
+  EXPECT_LT(rounds_in(EventLoop::kHeartbeatNs), 10);
+}
+
 TEST_P(EventLoopTest, MessagesReachTheSinkInOrder) {
   const Client a = connect();
   const Client b = connect();
