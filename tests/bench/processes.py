@@ -1,12 +1,14 @@
 """What the benchmarks that run whole processes share: starting them on chosen cores, their CPU clocks, headers of rings, pages of
 counters, and figures with median and spread in the flat JSON that tools/bench collects."""
 import argparse
+import ctypes
 import json
 import mmap
 import os
 import re
 import select
 import shutil
+import signal
 import socket
 import statistics
 import struct
@@ -16,6 +18,8 @@ import tempfile
 import time
 import urllib.request
 
+LIBC = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.abspath(os.path.join(HERE, "..", ".."))
 sys.path.insert(0, os.path.join(HERE, "..", "scenario"))
@@ -180,8 +184,9 @@ def until(what, condition, seconds=60, step=0.005):
 
 
 def start(command, cores=None, fifo=False, **options):
-    """A child on these cores. fifo: before all ordinary programs (SCHED_FIFO; needs root)."""
+    """A child on these cores, which ends with us. fifo: before all ordinary programs (SCHED_FIFO; needs root)."""
     def prepare():
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if cores:
             os.sched_setaffinity(0, cores)
         if fifo:
