@@ -21,6 +21,24 @@ inline AttrKey canonical_key(const schema::CanonicalAttributes& form) {
   return {form.next_hop(), kFlags, form.attributes()};
 }
 
+// The key of what a router announces. Borrows: next_hop as it stands in MP_REACH (empty: none), `but_mp` the
+// path attributes without MP_REACH and MP_UNREACH.
+class AnnouncedKey {
+ public:
+  AnnouncedKey(Family family, bool via_mp, wire::Bytes next_hop, const wire::Attributes& attributes,
+               wire::Bytes but_mp)
+      : next_hop_(next_hop),
+        but_mp_(but_mp),
+        flags_((attributes.as2 ? kAttributesAs2 : std::byte{0}) |
+               (via_mp && family == kIpv4Unicast && next_hop.empty() ? kAttributesViaMp : std::byte{0})) {}
+
+  [[nodiscard]] AttrKey parts() const { return {next_hop_, {&flags_, 1}, but_mp_}; }
+
+ private:
+  wire::Bytes next_hop_, but_mp_;
+  std::byte flags_;
+};
+
 // An interned set for whoever tells it (again). The spans point into it.
 struct AttributeSet {
   AttributeSet(const AttrKey& parts, Family family)

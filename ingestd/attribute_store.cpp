@@ -33,10 +33,16 @@ bool same(std::span<const std::byte> part, const std::byte* bytes) noexcept {
 
 // In front of the blob's bytes.
 struct AttributeStore::Header {
-  std::uint32_t tag;
+  std::uint32_t size_bytes;  // of the three parts together
   std::uint16_t next_hop_bytes;
   std::uint16_t flags_bytes;
 };
+
+AttributeStore::Header AttributeStore::header_of(const Record& record) noexcept {
+  Header header;
+  std::memcpy(&header, record.blob, sizeof header);
+  return header;
+}
 
 AttributeStore::AttributeStore(SegmentPool& pool, std::uint32_t max_ids)
     : pool_(&pool), index_(pool), max_ids_(std::max(max_ids, kIdsPerStep) / kIdsPerStep * kIdsPerStep) {
@@ -50,28 +56,27 @@ AttributeStore::AttributeStore(SegmentPool& pool, std::uint32_t max_ids)
 AttributeStore::~AttributeStore() {
   for (std::uint32_t id = 1; id < next_id_; ++id) {
     const Record& record = records_[id];
-    if (record.blob != nullptr) pool_->release(record.blob, sizeof(Header) + record.size_bytes);
+    if (record.blob != nullptr) pool_->release(record.blob, sizeof(Header) + header_of(record).size_bytes);
   }
   munmap(records_, std::size_t{max_ids_} * sizeof(Record));
 }
 
 std::uint32_t AttributeStore::tag_of(const AttrKey& key) const noexcept {
   const HashSeed& seed = index_.seed();
-  std::uint64_t h = hash_bytes(key.next_hop, 1, seed);
-  h = hash_bytes(key.flags, h, seed);
+  std::uint64_t h = key.flags.size() == 1 ? static_cast<std::uint64_t>(key.flags.front()) << 8 | 1U
+                                          : hash_bytes(key.flags, 2, seed);
+  if (!key.next_hop.empty()) h = hash_bytes(key.next_hop, h, seed);
   h = hash_bytes(key.attributes, h, seed);
   return static_cast<std::uint32_t>(h >> 32);
 }
 
 bool AttributeStore::equal(std::uint32_t id, const AttrKey& key) const noexcept {
-  const Record& record = records_[id];
-  Header header;
-  std::memcpy(&header, record.blob, sizeof header);
+  const Header header = header_of(records_[id]);
   if (header.next_hop_bytes != key.next_hop.size() || header.flags_bytes != key.flags.size() ||
-      record.size_bytes != key.next_hop.size() + key.flags.size() + key.attributes.size()) {
+      header.size_bytes != key.next_hop.size() + key.flags.size() + key.attributes.size()) {
     return false;
   }
-  const std::byte* const bytes = record.blob + sizeof header;
+  const std::byte* const bytes = records_[id].blob + sizeof header;
   return same(key.next_hop, bytes) && same(key.flags, bytes + key.next_hop.size()) &&
          same(key.attributes, bytes + key.next_hop.size() + key.flags.size());
 }
@@ -88,12 +93,11 @@ std::uint32_t AttributeStore::take_id() noexcept {
   return next_id_;
 }
 
-AttributeStore::Interned AttributeStore::find_or_insert(const AttrKey& key) noexcept {
+AttributeStore::Interned AttributeStore::find_or_insert(const AttrKey& key, std::uint32_t tag) noexcept {
   if (key.next_hop.size() > UINT16_MAX || key.flags.size() > UINT16_MAX)
     broken("attribute key with a part too long");
   const std::size_t size = key.next_hop.size() + key.flags.size() + key.attributes.size();
   if (size > UINT32_MAX - sizeof(Header)) broken("attribute key of 4 GiB");
-  const std::uint32_t tag = tag_of(key);
   const std::uint64_t hash = Slot::spread(tag);
   const auto [slot, is_new] = index_.find_or_place(
       hash, [&](const Slot& s) { return s.tag == tag && !s.empty() && equal(s.id, key); });
@@ -114,11 +118,11 @@ AttributeStore::Interned AttributeStore::find_or_insert(const AttrKey& key) noex
   } else {
     ++next_id_;
   }
-  const Header header{tag, static_cast<std::uint16_t>(key.next_hop.size()),
+  const Header header{static_cast<std::uint32_t>(size), static_cast<std::uint16_t>(key.next_hop.size()),
                       static_cast<std::uint16_t>(key.flags.size())};
   std::memcpy(blob, &header, sizeof header);
   append(append(append(blob + sizeof header, key.next_hop), key.flags), key.attributes);
-  record = {blob, 1, static_cast<std::uint32_t>(size)};
+  record = {blob, 1, tag};
   slot->id = id;
   slot->tag = tag;
   if (is_canonical(key.flags)) ++canonical_sets_;
@@ -133,38 +137,21 @@ AttrId AttributeStore::find(const AttrKey& key) const noexcept {
   return slot == nullptr ? AttrId::None : AttrId{slot->id};
 }
 
-AttributeStore::Record& AttributeStore::live(AttrId id) const noexcept {
-  if (raw(id) == 0 || raw(id) >= next_id_) broken("attribute id out of range");
+// The last reference is gone.
+void AttributeStore::forget(AttrId id) noexcept {
   Record& record = records_[raw(id)];
-  if (record.blob == nullptr) broken("attribute id used after its last reference");
-  return record;
-}
-
-void AttributeStore::ref(AttrId id, std::uint32_t n) noexcept {
-  Record& record = live(id);
-  if (record.refs > UINT32_MAX - n) broken("attribute reference count overflows");
-  record.refs += n;
-}
-
-bool AttributeStore::unref(AttrId id, std::uint32_t n) noexcept {
-  Record& record = live(id);
-  if (record.refs < n) broken("attribute reference count below zero");
-  record.refs -= n;
-  if (record.refs != 0) return false;
-  Header header;
-  std::memcpy(&header, record.blob, sizeof header);
-  const std::uint64_t hash = Slot::spread(header.tag);
+  const Header header = header_of(record);
+  const std::uint64_t hash = Slot::spread(record.tag);
   Slot* const slot = index_.find(hash, [id](const Slot& s) { return s.id == raw(id); });
   if (slot == nullptr) broken("attribute blob not in its index");
   index_.erase(slot, hash);
   if (is_canonical({record.blob + sizeof header + header.next_hop_bytes, header.flags_bytes}))
     --canonical_sets_;
-  const std::size_t block_bytes = sizeof header + record.size_bytes;
+  const std::size_t block_bytes = sizeof header + header.size_bytes;
   pool_->release(record.blob, block_bytes);
   blob_bytes_ -= SegmentPool::class_bytes(block_bytes);
   record = {nullptr, free_id_, 0};
   free_id_ = raw(id);
-  return true;
 }
 
 std::uint32_t AttributeStore::references(AttrId id) const noexcept {
@@ -173,13 +160,12 @@ std::uint32_t AttributeStore::references(AttrId id) const noexcept {
 
 std::span<const std::byte> AttributeStore::bytes(AttrId id) const noexcept {
   const Record& record = live(id);
-  return {record.blob + sizeof(Header), record.size_bytes};
+  return {record.blob + sizeof(Header), header_of(record).size_bytes};
 }
 
 AttrKey AttributeStore::parts(AttrId id) const noexcept {
+  const Header header = header_of(live(id));
   const std::span<const std::byte> all = bytes(id);
-  Header header;
-  std::memcpy(&header, all.data() - sizeof header, sizeof header);
   return {all.first(header.next_hop_bytes), all.subspan(header.next_hop_bytes, header.flags_bytes),
           all.subspan(std::size_t{header.next_hop_bytes} + header.flags_bytes)};
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "ingestd/broken.h"
 #include "ingestd/extendible_hash.h"
 #include "ingestd/hash.h"
 #include "ingestd/segment_pool.h"
@@ -46,20 +47,47 @@ class AttributeStore {
     AttrId id = AttrId::None;
     bool added = false;  // there was none like it
   };
-  [[nodiscard]] Interned find_or_insert(const AttrKey& key) noexcept;
+  [[nodiscard]] Interned find_or_insert(const AttrKey& key) noexcept {
+    return find_or_insert(key, tag_of(key));
+  }
+  // The same, with what tag_of() said of the key.
+  [[nodiscard]] Interned find_or_insert(const AttrKey& key, std::uint32_t tag) noexcept;
+  [[nodiscard]] std::uint32_t tag_of(const AttrKey& key) const noexcept;
   // Without a reference; AttrId::None if there is none.
   [[nodiscard]] AttrId find(const AttrKey& key) const noexcept;
 
   // `id` must be live: None, a freed or an unknown id aborts; so does a count above 2^32 - 1 or below 0.
-  void ref(AttrId id, std::uint32_t n = 1) noexcept;
+  void ref(AttrId id, std::uint32_t n = 1) noexcept {
+    Record& record = live(id);
+    if (record.refs > UINT32_MAX - n) broken("attribute reference count overflows");
+    record.refs += n;
+  }
   // True when these were the last references: the blob is gone and the id may be given to another.
-  bool unref(AttrId id, std::uint32_t n = 1) noexcept;
+  bool unref(AttrId id, std::uint32_t n = 1) noexcept {
+    Record& record = live(id);
+    if (record.refs < n) broken("attribute reference count below zero");
+    record.refs -= n;
+    if (record.refs != 0) return false;
+    forget(id);
+    return true;
+  }
   [[nodiscard]] std::uint32_t references(AttrId id) const noexcept;
   // next_hop, flags and attributes one after the other. Valid until the last unref.
   [[nodiscard]] std::span<const std::byte> bytes(AttrId id) const noexcept;
   [[nodiscard]] AttrKey parts(AttrId id) const noexcept;
   // Starts loading the record of `id` (None is fine), for ref() or unref() soon.
   void prefetch(AttrId id) const noexcept { prefetch_line(records_ + raw(id)); }
+  // Starts loading what find_or_insert() of a key with this tag will touch.
+  void prefetch_tag(std::uint32_t tag) const noexcept { index_.prefetch(Slot::spread(tag)); }
+  // Starts loading what the last unref() of `id` will touch, if one more will be the last. Any id will do;
+  // its record should be there by now.
+  void prefetch_last(AttrId id) const noexcept {
+    if (raw(id) >= next_id_) return;
+    const Record& record = records_[raw(id)];
+    if (record.blob == nullptr || record.refs != 1) return;
+    prefetch_line(record.blob);
+    prefetch_tag(record.tag);
+  }
 
   // Blobs with kAttributesCanonical.
   [[nodiscard]] std::size_t canonical_sets() const noexcept { return canonical_sets_; }
@@ -72,9 +100,9 @@ class AttributeStore {
 
  private:
   struct Record {
-    std::byte* blob;           // null: free
-    std::uint32_t refs;        // when free: the next free id
-    std::uint32_t size_bytes;  // of the three parts together
+    std::byte* blob;     // null: free
+    std::uint32_t refs;  // when free: the next free id
+    std::uint32_t tag;   // upper half of the hash
   };
   struct Header;
   struct Slot {
@@ -87,9 +115,15 @@ class AttributeStore {
   };
 
   [[nodiscard]] bool equal(std::uint32_t id, const AttrKey& key) const noexcept;
-  [[nodiscard]] std::uint32_t tag_of(const AttrKey& key) const noexcept;
+  [[nodiscard]] static Header header_of(const Record& record) noexcept;
   std::uint32_t take_id() noexcept;
-  [[nodiscard]] Record& live(AttrId id) const noexcept;
+  [[nodiscard]] Record& live(AttrId id) const noexcept {
+    if (raw(id) == 0 || raw(id) >= next_id_) broken("attribute id out of range");
+    Record& record = records_[raw(id)];
+    if (record.blob == nullptr) broken("attribute id used after its last reference");
+    return record;
+  }
+  void forget(AttrId id) noexcept;
 
   SegmentPool* pool_;
   ExtendibleTable<Slot> index_;

@@ -23,6 +23,8 @@ inline schema::BatchMeta batch_meta(const ShardContext& context, const PeerView&
   meta.view = view.view;
   meta.writer = context.ring.writer_id();
   meta.router_id = peer.router->row;
+  if (!view.source.made_of(meta)) view.source = schema::BatchSource(meta);
+  meta.source = &view.source;
   return meta;
 }
 

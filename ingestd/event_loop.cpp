@@ -13,6 +13,8 @@ namespace arancini::ingestd {
 
 namespace {
 
+static_assert(Framer::kAhead <= Shard::kLookAhead);
+
 // What the limiter held back since the last line that got through.
 std::string left_out(std::uint64_t lines) {
   return lines == 0 ? std::string() : fmt::format("; {} such lines left out", lines);
@@ -203,7 +205,7 @@ void EventLoop::on_data(ConnectionId id, std::span<const std::byte> bytes) noexc
   stats_.add(IngestMetric::BytesReceived, bytes.size());
   if (data_since_ns_ == 0) data_since_ns_ = clock_.boottime_ns();
   Session& session = session_of(id);
-  after_feed(session, session.framer.feed(bytes, deliver_to(session)));
+  after_feed(session, session.framer.feed(bytes, deliver_to(session), show_to(session)));
 }
 
 void EventLoop::after_feed(Session& session, Framer::Status status) {

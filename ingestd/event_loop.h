@@ -31,6 +31,8 @@ class SessionSink {
   virtual ~SessionSink() = default;
   virtual SessionId open_session(const IpAddress& source, std::uint16_t port) = 0;
   virtual Shard::Applied apply(SessionId session, std::span<const std::byte> message) = 0;
+  // Shard::look_ahead().
+  virtual void look_ahead(SessionId, std::span<const std::byte>) {}
   virtual void session_error(SessionId session, ErrorCode code, std::string_view text) = 0;
   virtual void close_session(SessionId session) = 0;
   virtual void set_throttled(SessionId session, bool throttled) = 0;
@@ -153,6 +155,9 @@ class EventLoop final : public Drainable, private IoHandler, private HandoverEve
     return [this, id = session.id](std::span<const std::byte> message) {
       return sink_.apply(id, message) == Shard::Applied::Done;
     };
+  }
+  [[nodiscard]] auto show_to(const Session& session) {
+    return [this, id = session.id](std::span<const std::byte> message) { sink_.look_ahead(id, message); };
   }
   void after_feed(Session& session, Framer::Status status);
   void throttle(Session& session);

@@ -109,6 +109,7 @@ void PeerTable::remove(Router& router) {
 
 void PeerTable::remove(PeerView& view) {
   Peer& peer = view.peer;
+  ++epoch_;
   if (view.told_asn) forgotten_ = true;
   std::erase(dirty_views_, &view);
   context_.stats.update_peer(view.row, [](shm::PeerRow& row) { row.in_use = 0; });
@@ -118,7 +119,7 @@ void PeerTable::remove(PeerView& view) {
     if (other) return;
   }
   for (Session& session : sessions_) {
-    if (session.last_peer == &peer) session.last_peer = nullptr;
+    std::ranges::replace(session.recent, &peer, nullptr);
   }
   if (peer.up) --peer.router->peers_up;
   std::erase(peer.router->peers, &peer);
@@ -189,25 +190,9 @@ void PeerTable::free_session(SessionId id) {
   --open_sessions_;
 }
 
-Peer* PeerTable::find(Session& session, const wire::PerPeerHeader& header) {
-  const PeerKey key{session.router->row, header.peer_type, header.distinguisher, header.address};
-  if (session.last_peer != nullptr && session.last_peer->key == key) return session.last_peer;
+Peer* PeerTable::find(const PeerKey& key) const {
   const auto found = peers_.find(key);
-  if (found == peers_.end()) return nullptr;
-  session.last_peer = found->second.get();
-  return session.last_peer;
-}
-
-PeerView* PeerTable::view(Session& session, const wire::PerPeerHeader& header) {
-  const View which = header.view();
-  const Peer* peer = find(session, header);
-  if (peer != nullptr && peer->views[static_cast<std::size_t>(which)]) {
-    return peer->views[static_cast<std::size_t>(which)].get();
-  }
-  PeerView* found = view(
-      *session.router, {session.router->row, header.peer_type, header.distinguisher, header.address}, which);
-  (void)find(session, header);
-  return found;
+  return found == peers_.end() ? nullptr : found->second.get();
 }
 
 PeerView* PeerTable::view(Router& router, const PeerKey& key, View view) {

@@ -14,6 +14,7 @@
 
 #include "common/base/error.h"
 #include "common/base/types.h"
+#include "common/schema/batch_encoder.h"
 #include "common/wire/bgp_update.h"
 #include "common/wire/bmp.h"
 #include "ingestd/generations.h"
@@ -120,7 +121,7 @@ struct Session {
   ErrorCode end_error = ErrorCode::None;  // why it is about to be closed
   std::uint64_t resumed_ns = 0;           // when it last stopped waiting for room
   Router* router = nullptr;               // null: over a limit, everything is skipped
-  Peer* last_peer = nullptr;              // most messages are about the same peer as the one before
+  std::array<Peer*, 32> recent{};         // peers that it told of, by PeerTable::recent_slot()
   Progress progress;
 
   [[nodiscard]] bool waiting() const { return throttled || progress.active; }
@@ -244,6 +245,7 @@ struct PeerView {
   std::array<std::unique_ptr<RibTable>, kTableFamilies.size()> tables;
   bool dirty = false;
   UntoldCounts untold;
+  mutable schema::BatchSource source;  // what its records begin with, see batch_meta()
 
   // Calls f(RibTable&) for the tables that exist.
   template <class F>
@@ -284,10 +286,30 @@ class PeerTable {
   // Only when nothing points to it any more.
   void free_session(SessionId id);
 
-  // Null if there is none. Remembers the last one of the session.
-  Peer* find(Session& session, const wire::PerPeerHeader& header);
+  // Null if there is none. Remembers some of the session.
+  Peer* find(Session& session, const wire::PerPeerHeader& header) {
+    const PeerKey key{session.router->row, header.peer_type, header.distinguisher, header.address};
+    Peer*& recent = session.recent[recent_slot(key)];
+    if (recent != nullptr && recent->key == key) [[likely]]
+      return recent;
+    Peer* const found = find(key);
+    if (found != nullptr) recent = found;
+    return found;
+  }
   // The view, with its peer, made if needed. Null: no row is left.
-  PeerView* view(Session& session, const wire::PerPeerHeader& header);
+  PeerView* view(Session& session, const wire::PerPeerHeader& header) {
+    const View which = header.view();
+    const Peer* peer = find(session, header);
+    if (peer != nullptr && peer->views[static_cast<std::size_t>(which)]) [[likely]]
+      return peer->views[static_cast<std::size_t>(which)].get();
+    return view(*session.router,
+                {session.router->row, header.peer_type, header.distinguisher, header.address}, which);
+  }
+  // The same, if it is there.
+  PeerView* find_view(Session& session, const wire::PerPeerHeader& header) {
+    const Peer* peer = find(session, header);
+    return peer == nullptr ? nullptr : peer->views[static_cast<std::size_t>(header.view())].get();
+  }
   // The same without a session; `key.router` is the router's row.
   PeerView* view(Router& router, const PeerKey& key, View view);
   RibTable& table(PeerView& view, std::size_t index);
@@ -329,6 +351,9 @@ class PeerTable {
   // Writes the rows that changed.
   void write_rows();
 
+  // Changes whenever a view goes: what was found before may not be there.
+  [[nodiscard]] std::uint64_t epoch() const { return epoch_; }
+
   // Records in the ring may be about a view that is not remembered with its AS number.
   [[nodiscard]] bool forgotten() const { return forgotten_; }
   void set_forgotten(bool forgotten) { forgotten_ = forgotten; }
@@ -341,6 +366,11 @@ class PeerTable {
     std::size_t operator()(const PeerKey& key) const;
     HashSeed seed;
   };
+  static std::size_t recent_slot(const PeerKey& key) {
+    const std::uint64_t mixed = key.address.bytes[15] ^ key.address.bytes[7] ^ key.distinguisher ^ key.type;
+    return (mixed ^ mixed >> 5) % std::tuple_size_v<decltype(Session::recent)>;
+  }
+  [[nodiscard]] Peer* find(const PeerKey& key) const;
   // A free row, if need be that of an entry that nothing is told under; the number of rows if there is none.
   std::uint32_t take_router_row();
   std::uint32_t take_view_row();
@@ -360,6 +390,7 @@ class PeerTable {
   std::vector<Router*> dirty_routers_;
   std::vector<PeerView*> dirty_views_;
   bool forgotten_ = false;
+  std::uint64_t epoch_ = 0;
 };
 
 }  // namespace arancini::ingestd

@@ -14,6 +14,9 @@ class RecordingSink final : public SessionSink {
 
   SessionId open_session(const IpAddress& source, std::uint16_t port) override;
   Shard::Applied apply(SessionId session, std::span<const std::byte> message) override;
+  void look_ahead(SessionId session, std::span<const std::byte> message) override {
+    next_.look_ahead(session, message);
+  }
   void session_error(SessionId session, ErrorCode code, std::string_view text) override;
   void close_session(SessionId session) override;
   void set_throttled(SessionId session, bool throttled) override;

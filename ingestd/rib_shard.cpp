@@ -56,12 +56,14 @@ AttrId RibShard::alias_of(const wire::Attributes& attributes, const IpAddress& n
 void RibShard::announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
-    if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
-    const Prefix& prefix = routes_[slice.applied];
-    const auto [route, is_new] = table.routes.insert(prefix);
+    if (slice.applied + kPrefetch < slice.routes)
+      table.routes.prefetch(slice.hashes[slice.applied + kPrefetch]);
+    const Prefix& prefix = slice.prefixes[slice.applied];
+    const std::uint64_t hash = slice.hashes[slice.applied];
+    const auto [route, is_new] = table.routes.insert(prefix, hash);
     if (route == nullptr) return;
     if (is_new && slice.added >= slice.may_add) [[unlikely]] {
-      table.routes.erase(prefix);
+      table.routes.erase(*route, hash);
       ++slice.skipped;
       continue;
     }
@@ -96,11 +98,12 @@ void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, S
                                Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
-    const Prefix& prefix = routes_[slice.applied];
-    const auto [route, is_new] = table.routes.insert(prefix);
+    const Prefix& prefix = slice.prefixes[slice.applied];
+    const std::uint64_t hash = slice.hashes[slice.applied];
+    const auto [route, is_new] = table.routes.insert(prefix, hash);
     if (route == nullptr) return;
     if (is_new && slice.added >= slice.may_add) [[unlikely]] {
-      table.routes.erase(prefix);
+      table.routes.erase(*route, hash);
       ++slice.skipped;
       continue;
     }
@@ -113,7 +116,7 @@ void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, S
       case Untold::Outcome::Suppress: ++slice.duplicates; break;
       case Untold::Outcome::Dropped: ++slice.dropped; break;
       case Untold::Outcome::NoMemory:
-        if (is_new) table.routes.erase(prefix);
+        if (is_new) table.routes.erase(*route, hash);
         return;
     }
     route->flags =
@@ -131,8 +134,8 @@ void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, S
   }
 }
 
-bool RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter* writer,
-                     Slice& slice) {
+bool RibShard::erase(RibTable& table, const Prefix& prefix, std::uint64_t hash, RouteState& route,
+                     SliceWriter* writer, Slice& slice) {
   if (slice.plain) [[likely]] {
     writer->add(prefix);
   } else {
@@ -145,7 +148,7 @@ bool RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& ro
   }
   table.generations.erased(route.generation);
   context_.attributes.unref(route.attr);
-  table.routes.erase(prefix);
+  table.routes.erase(route, hash);
   ++slice.erased;
   return true;
 }
@@ -153,18 +156,19 @@ bool RibShard::erase(RibTable& table, const Prefix& prefix, const RouteState& ro
 RibShard::Erased RibShard::erase_without_id(RibTable& table, Prefix prefix, SliceWriter* writer,
                                             Slice& slice) {
   prefix.path_id = 0;
-  RouteState* route = table.routes.find(prefix);
+  const std::uint64_t hash = table.routes.hash(prefix);
+  RouteState* route = table.routes.find(prefix, hash);
   if (route == nullptr || paths_of(*route) == 0) return Erased::NotThere;
   if (paths_of(*route) == 1)
-    return erase(table, prefix, *route, writer, slice) ? Erased::Yes : Erased::NoMemory;
+    return erase(table, prefix, hash, *route, writer, slice) ? Erased::Yes : Erased::NoMemory;
   route->flags = static_cast<std::uint8_t>(route->flags - kOnePath);
   return Erased::Yes;
 }
 
 void RibShard::supersede(RibTable& table, SliceWriter* writer, Slice& slice) {
   for (; slice.applied < slice.routes; ++slice.applied) {
-    const Prefix& prefix = routes_[slice.applied];
-    const RouteState* route = table.routes.find(prefix);
+    const Prefix& prefix = slice.prefixes[slice.applied];
+    const RouteState* route = table.routes.find(prefix, slice.hashes[slice.applied]);
     if (route != nullptr && route->generation == table.generations.current()) continue;
     if (erase_without_id(table, prefix, writer, slice) == Erased::NoMemory) return;
   }
@@ -173,16 +177,28 @@ void RibShard::supersede(RibTable& table, SliceWriter* writer, Slice& slice) {
 void RibShard::withdraw(RibTable& table, bool path_ids, SliceWriter* writer, Slice& slice) {
   const bool mixed = path_ids && table.without_ids;
   for (; slice.applied < slice.routes; ++slice.applied) {
-    if (slice.applied + kPrefetch < slice.routes) table.routes.prefetch(routes_[slice.applied + kPrefetch]);
-    const Prefix& prefix = routes_[slice.applied];
-    const RouteState* route = table.routes.find(prefix);
+    if (slice.applied + kPrefetch < slice.routes)
+      table.routes.prefetch(slice.hashes[slice.applied + kPrefetch]);
+    const Prefix& prefix = slice.prefixes[slice.applied];
+    const std::uint64_t hash = slice.hashes[slice.applied];
+    RouteState* route = table.routes.find(prefix, hash);
     // One that waits for its sweep is not what is meant, but goes as well.
     const bool known = route != nullptr && (!mixed || route->generation == table.generations.current());
-    if (route != nullptr && !erase(table, prefix, *route, writer, slice)) return;
+    if (route != nullptr && !erase(table, prefix, hash, *route, writer, slice)) return;
     Erased erased = Erased::NotThere;
     if (mixed && !known) erased = erase_without_id(table, prefix, writer, slice);
     if (erased == Erased::NoMemory) return;
     if (route == nullptr && erased == Erased::NotThere) ++slice.unknown;
+  }
+}
+
+void RibShard::read(const RibTable& table, wire::PrefixReader& reader, std::uint32_t most, Slice& slice) {
+  slice.prefixes = routes_.data();
+  slice.hashes = hashes_.data();
+  while (slice.routes < most && reader.next(routes_[slice.routes])) {
+    const std::uint64_t hash = table.routes.hash(routes_[slice.routes]);
+    if (slice.routes < kPrefetch) table.routes.prefetch(hash);
+    hashes_[slice.routes++] = hash;
   }
 }
 
@@ -215,12 +231,12 @@ void RibShard::count(RibTable& table, const Slice& slice, std::uint32_t written,
 }
 
 RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
-                                  schema::BatchMeta& meta, Session::Progress& progress, bool tell) {
-  // The table is far away in memory: it is asked for before the attributes are looked at.
-  wire::PrefixReader ahead(field.nlri.subspan(progress.offset_bytes), field.family, progress.path_ids);
-  Prefix first;
-  for (std::uint32_t i = 0; i < kPrefetch && ahead.next(first); ++i) table.routes.prefetch(first);
-
+                                  schema::BatchMeta& meta, Session::Progress& progress, bool tell,
+                                  const KnownMessage* known) {
+  // Of this field, as it is read now, with nothing of it applied yet.
+  const bool looked_up = known != nullptr && known->table == &table && known->epoch == peers_.epoch() &&
+                         known->nlri.data() == field.nlri.data() && known->path_ids == progress.path_ids &&
+                         progress.offset_bytes == 0;
   meta.family = field.family;
   meta.via_mp = field.via_mp;
   meta.announced = field.announced;
@@ -239,9 +255,11 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
   // Holds a reference of its own, so that the id stays what it is while the slices run.
   Announced attr;
   if (field.announced) {
-    std::byte flags = attributes.as2 ? kAttributesAs2 : std::byte{0};
-    if (field.via_mp && field.family == kIpv4Unicast && field.next_hop.empty()) flags |= kAttributesViaMp;
-    attr.id = context_.attributes.intern({field.next_hop, {&flags, 1}, without_mp(attributes.all)});
+    const AnnouncedKey key(field.family, field.via_mp, field.next_hop, attributes,
+                           attributes.mp_inside ? without_mp(attributes.all) : attributes.but_mp);
+    const std::uint32_t tag =
+        looked_up && known->announced ? known->tag : context_.attributes.tag_of(key.parts());
+    attr.id = context_.attributes.find_or_insert(key.parts(), tag).id;
     if (attr.id == AttrId::None) return Outcome::NoMemory;
     attr.alias = alias_of(attributes, batch.next_hop, field.via_mp);
   }
@@ -251,7 +269,14 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
     const wire::Bytes rest = field.nlri.subspan(progress.offset_bytes);
     wire::PrefixReader reader(rest, field.family, progress.path_ids);
     Slice slice;
-    while (slice.routes < limit && reader.next(routes_[slice.routes])) ++slice.routes;
+    const bool all_known = looked_up && progress.offset_bytes == 0 && known->routes <= limit;
+    if (all_known) [[likely]] {
+      slice.prefixes = known->prefixes.data();
+      slice.hashes = known->hashes.data();
+      slice.routes = known->routes;
+    } else {
+      read(table, reader, limit, slice);
+    }
     if (slice.routes == 0) {
       outcome = Outcome::Malformed;
       break;
@@ -267,6 +292,8 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
         break;
       }
       Slice superseded;
+      superseded.prefixes = slice.prefixes;
+      superseded.hashes = slice.hashes;
       superseded.routes = slice.routes;
       superseded.applied = progress.superseded;
       superseded.plain = told && !table.has_untold;
@@ -301,7 +328,7 @@ RibShard::Outcome RibShard::apply(RibTable& table, const NlriField& field, const
     progress.superseded -= std::min(progress.superseded, slice.applied);
     count(table, slice, told ? writer.commit() : 0, field.announced);
     if (slice.applied == slice.routes) {
-      progress.offset_bytes += static_cast<std::uint32_t>(reader.offset());
+      progress.offset_bytes += static_cast<std::uint32_t>(all_known ? rest.size() : reader.offset());
     } else {
       wire::PrefixReader again(rest, field.family, progress.path_ids);
       for (std::uint32_t i = 0; i < slice.applied; ++i) (void)again.next(routes_[i]);

@@ -8,6 +8,8 @@
 #include "common/wire/bgp_update.h"
 #include "ingestd/drop_report.h"
 #include "ingestd/event_encode.h"
+#include "ingestd/look_ahead.h"
+#include "ingestd/nlri_field.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/router_limits.h"
 #include "ingestd/shard_context.h"
@@ -27,15 +29,6 @@ inline std::uint8_t paths_of(const RouteState& route) {
   return route.flags / kOnePath;
 }
 
-// One NLRI field of an UPDATE.
-struct NlriField {
-  wire::Bytes nlri;
-  Family family = kIpv4Unicast;
-  bool via_mp = false;
-  bool announced = false;
-  wire::Bytes next_hop;  // of MP_REACH
-};
-
 class RibShard {
  public:
   RibShard(ShardContext& context, PeerTable& peers, Untold& untold, DropReport& drop_report, Limits& limits)
@@ -50,13 +43,16 @@ class RibShard {
   };
   // Applies the field, from `progress` on, in slices of at most kSliceRoutes routes: room in the ring is
   // reserved before a slice changes the table. `meta` comes from batch_meta(), with BMP time and port. With
-  // drop-newest a slice without room, or with `tell` false, is applied and remembered as not told.
+  // drop-newest a slice without room, or with `tell` false, is applied and remembered as not told. `known`,
+  // of the message if it was looked at before, saves work.
   Outcome apply(RibTable& table, const NlriField& field, const wire::Attributes& attributes,
-                schema::BatchMeta& meta, Session::Progress& progress, bool tell);
+                schema::BatchMeta& meta, Session::Progress& progress, bool tell, const KnownMessage* known);
 
  private:
   struct Slice {
-    std::uint32_t routes = 0;  // in routes_
+    const Prefix* prefixes = nullptr;
+    const std::uint64_t* hashes = nullptr;  // of them, in the table
+    std::uint32_t routes = 0;
     std::uint32_t applied = 0;
     std::uint32_t duplicates = 0;
     std::uint32_t unknown = 0;
@@ -76,9 +72,10 @@ class RibShard {
   // The canonical form of what is announced, if any route has it; a reference is held. Costs nothing once all
   // restored routes were announced anew or are gone.
   AttrId alias_of(const wire::Attributes& attributes, const IpAddress& next_hop, bool via_mp);
-  // The path attributes but MP_REACH and MP_UNREACH, which differ from message to message with the same
-  // routes.
+  // Attributes::but_mp where they stand inside.
   wire::Bytes without_mp(wire::Bytes all);
+  // Where the next routes of `reader` are is looked up, `most` at most.
+  void read(const RibTable& table, wire::PrefixReader& reader, std::uint32_t most, Slice& slice);
   // These end early when there is no memory. `writer` is null when the slice is not told.
   void announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice);
   void announce_untold(RibTable& table, Announced attr, bool path_ids, SliceWriter* writer, Slice& slice);
@@ -86,8 +83,8 @@ class RibShard {
   // Withdraws what the slice's routes, which have path ids, replace: the same prefixes without one.
   void supersede(RibTable& table, SliceWriter* writer, Slice& slice);
   // False: no memory, nothing has changed.
-  bool erase(RibTable& table, const Prefix& prefix, const RouteState& route, SliceWriter* writer,
-             Slice& slice);
+  bool erase(RibTable& table, const Prefix& prefix, std::uint64_t hash, RouteState& route,
+             SliceWriter* writer, Slice& slice);
   enum class Erased : std::uint8_t { Yes, NotThere, NoMemory };
   // One path less of the route without id.
   Erased erase_without_id(RibTable& table, Prefix prefix, SliceWriter* writer, Slice& slice);
@@ -99,6 +96,7 @@ class RibShard {
   DropReport& drop_report_;
   Limits& limits_;
   std::array<Prefix, kSliceRoutes> routes_;
+  std::array<std::uint64_t, kSliceRoutes> hashes_;
   std::array<std::byte, 65536> scratch_;
   schema::CanonicalAttributes canonical_;
 };

@@ -12,15 +12,6 @@ namespace {
 constexpr auto kType = static_cast<std::uint8_t>(wire::BmpType::RouteMonitoring);
 constexpr std::size_t kPduOffset = wire::kBmpCommonHeaderBytes + wire::kBmpPerPeerHeaderBytes;
 
-// Withdrawals before announcements (RFC 4271 3.1). What cannot be announced is withdrawn (RFC 7606 2).
-std::array<NlriField, 4> fields_of(const wire::Update& update) {
-  const bool announced = update.disposition != wire::Update::Disposition::TreatAsWithdraw;
-  return {{{update.withdrawn, kIpv4Unicast, false, false, {}},
-           {update.mp_unreach.nlri, update.mp_unreach.family, true, false, {}},
-           {update.announced, kIpv4Unicast, false, announced, {}},
-           {update.mp_reach.nlri, update.mp_reach.family, true, announced, update.mp_reach.next_hop}}};
-}
-
 }  // namespace
 
 Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPeerHeader& header,
@@ -31,6 +22,12 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
     malformed(session, peers.find(session, header), nullptr, error, kType, kPduOffset);
     return Applied::Done;
   }
+  return route_monitoring(session, header, message, wire::parse_update(pdu, header.as2_format()), nullptr);
+}
+
+Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPeerHeader& header,
+                                             wire::Bytes message, const wire::Update& update,
+                                             const KnownMessage* known) {
   PeerView* view = peers.view(session, header);
   if (view == nullptr) {
     context.stats.add(IngestMetric::OverLimit);
@@ -38,7 +35,6 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
           "no row for another peer; its messages are skipped");
     return Applied::Done;
   }
-  const wire::Update update = wire::parse_update(pdu, header.as2_format());
   if (update.disposition == wire::Update::Disposition::Malformed) {
     malformed(session, &view->peer, view, update.error, kType, kPduOffset + update.error_offset);
     return Applied::Done;
@@ -70,7 +66,7 @@ Shard::Applied Shard::Impl::route_monitoring(Session& session, const wire::PerPe
   const bool tell =
       context.drop_newest ? events.flush() && may_tell(*view) : barriers.separate_identities(*view);
   if (!tell && !context.drop_newest) return Applied::NoRoom;
-  return apply_fields(session, *view, header, update, message, tell);
+  return apply_fields(session, *view, header, update, message, tell, known);
 }
 
 void Shard::Impl::note_disposition(Session& session, PeerView& view, const wire::Update& update) {
@@ -114,7 +110,8 @@ bool Shard::Impl::judge(Session& session, RibTable& table, const NlriField& fiel
 }
 
 Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
-                                         const wire::Update& update, wire::Bytes message, bool tell) {
+                                         const wire::Update& update, wire::Bytes message, bool tell,
+                                         const KnownMessage* known) {
   std::array<NlriField, 4> fields = fields_of(update);
   schema::BatchMeta meta = batch_meta(context, view);
   meta.bmp_timestamp_ns = header.timestamp_ns;
@@ -150,7 +147,7 @@ Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const
       continue;
     }
     const auto apply = [&] {
-      return context.curate ? rib.apply(table, field, update.attributes, meta, progress, tell)
+      return context.curate ? rib.apply(table, field, update.attributes, meta, progress, tell, known)
                             : forward.apply(view, field, update.attributes, meta, progress);
     };
     RibShard::Outcome outcome = apply();

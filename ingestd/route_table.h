@@ -8,6 +8,7 @@
 
 #include "common/base/types.h"
 #include "ingestd/attribute_store.h"
+#include "ingestd/broken.h"
 #include "ingestd/extendible_hash.h"
 #include "ingestd/hash.h"
 #include "ingestd/segment_pool.h"
@@ -39,15 +40,12 @@ struct RouteState {
   // Would overwrite the key's part in the slot: set the fields.
   RouteState& operator=(const RouteState&) = delete;
 
- private:
-  friend struct RouteSlotV4;
-  friend struct RouteSlotV6;
+ protected:
   std::uint8_t length_plus_1_ = 0;  // of the prefix; 0: the slot is empty
 };
 
 // 16 and 28 bytes: at 7/8 to 7/16 load 18-37 and 32-64 bytes a route.
-struct RouteSlotV4 {
-  RouteState state;
+struct RouteSlotV4 : RouteState {
   std::uint32_t addr = 0;
   std::uint32_t path_id = 0;
 
@@ -55,26 +53,25 @@ struct RouteSlotV4 {
     return hash_words((p.low << 32) | p.path_id, p.length, s);
   }
   [[nodiscard]] std::uint64_t hash(const HashSeed& s) const noexcept {
-    return hash_words((std::uint64_t{addr} << 32) | path_id, state.length_plus_1_ - 1U, s);
+    return hash_words((std::uint64_t{addr} << 32) | path_id, length_plus_1_ - 1U, s);
   }
-  [[nodiscard]] bool empty() const noexcept { return state.length_plus_1_ == 0; }
+  [[nodiscard]] bool empty() const noexcept { return length_plus_1_ == 0; }
   [[nodiscard]] bool is(const Prefix& p) const noexcept {
     return addr == static_cast<std::uint32_t>(p.low) && path_id == p.path_id &&
-           state.length_plus_1_ == p.length + 1U;
+           length_plus_1_ == p.length + 1U;
   }
   void set(const Prefix& p) noexcept {
     addr = static_cast<std::uint32_t>(p.low);
     path_id = p.path_id;
-    state.length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
+    length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
   }
   [[nodiscard]] Prefix key() const noexcept {
-    return {0, kV4MappedLow | addr, path_id, static_cast<std::uint8_t>(state.length_plus_1_ - 1U)};
+    return {0, kV4MappedLow | addr, path_id, static_cast<std::uint8_t>(length_plus_1_ - 1U)};
   }
 };
 static_assert(sizeof(RouteState) == 8 && sizeof(RouteSlotV4) == 16);
 
-struct RouteSlotV6 {
-  RouteState state;
+struct RouteSlotV6 : RouteState {
   std::uint32_t path_id = 0;
   std::uint32_t word[4] = {};  // host order halves of high, low: the slot is 4-byte aligned
 
@@ -84,12 +81,11 @@ struct RouteSlotV6 {
     return hash_words(p.high, p.low, (std::uint64_t{p.path_id} << 8) | p.length, s);
   }
   [[nodiscard]] std::uint64_t hash(const HashSeed& s) const noexcept {
-    return hash_words(high(), low(), (std::uint64_t{path_id} << 8) | (state.length_plus_1_ - 1U), s);
+    return hash_words(high(), low(), (std::uint64_t{path_id} << 8) | (length_plus_1_ - 1U), s);
   }
-  [[nodiscard]] bool empty() const noexcept { return state.length_plus_1_ == 0; }
+  [[nodiscard]] bool empty() const noexcept { return length_plus_1_ == 0; }
   [[nodiscard]] bool is(const Prefix& p) const noexcept {
-    return high() == p.high && low() == p.low && path_id == p.path_id &&
-           state.length_plus_1_ == p.length + 1U;
+    return high() == p.high && low() == p.low && path_id == p.path_id && length_plus_1_ == p.length + 1U;
   }
   void set(const Prefix& p) noexcept {
     word[0] = static_cast<std::uint32_t>(p.high);
@@ -97,10 +93,10 @@ struct RouteSlotV6 {
     word[2] = static_cast<std::uint32_t>(p.low);
     word[3] = static_cast<std::uint32_t>(p.low >> 32);
     path_id = p.path_id;
-    state.length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
+    length_plus_1_ = static_cast<std::uint8_t>(p.length + 1U);
   }
   [[nodiscard]] Prefix key() const noexcept {
-    return {high(), low(), path_id, static_cast<std::uint8_t>(state.length_plus_1_ - 1U)};
+    return {high(), low(), path_id, static_cast<std::uint8_t>(length_plus_1_ - 1U)};
   }
 };
 static_assert(sizeof(RouteSlotV6) == 28);
@@ -108,6 +104,13 @@ static_assert(sizeof(RouteSlotV6) == 28);
 enum class WalkAction : std::uint8_t { Keep, Erase };
 
 class RouteTable {
+  // Calls f(table) for the family's table.
+  template <class Variant, class F>
+  static auto with(Variant& tables, F&& f) noexcept {
+    if (auto* const v4 = std::get_if<0>(&tables)) return f(*v4);
+    return f(*std::get_if<1>(&tables));
+  }
+
  public:
   // `family` must be a plain prefix family (is_plain_prefix_family). `pool` outlives the table.
   RouteTable(SegmentPool& pool, Family family) noexcept;
@@ -119,18 +122,60 @@ class RouteTable {
   // Prefixes are of the table's family: IPv4 ones mapped (high 0, upper half of low kV4MappedLow). Others
   // abort.
 
+  // Every function that takes a prefix alone hashes it; who has several things to do with one hashes it once.
+  [[nodiscard]] std::uint64_t hash(const Prefix& prefix) const noexcept {
+    check(prefix);
+    return with(table_, [&prefix](auto& table) {
+      return std::remove_reference_t<decltype(table)>::SlotType::hash(prefix, table.seed());
+    });
+  }
   // Null if there is none. Valid until the next insert, erase, clear or walk of this table.
-  [[nodiscard]] RouteState* find(const Prefix& prefix) noexcept;
-  [[nodiscard]] const RouteState* find(const Prefix& prefix) const noexcept;
+  [[nodiscard]] RouteState* find(const Prefix& prefix) noexcept { return find(prefix, hash(prefix)); }
+  [[nodiscard]] const RouteState* find(const Prefix& prefix) const noexcept {
+    return const_cast<RouteTable*>(this)->find(prefix);
+  }
+  [[nodiscard]] RouteState* find(const Prefix& prefix, std::uint64_t hash) noexcept {
+    return with(table_, [&](auto& table) -> RouteState* {
+      auto* const slot = table.find(hash, [&prefix](const auto& s) { return s.is(prefix); });
+      return slot;
+    });
+  }
   // The route's state and whether it is new (then zero). {nullptr, false} when the pool is out of memory:
   // nothing changed, stop reading from the router and try again later. Valid as find()'s. Work is bounded: at
   // most two splits and one growth of one segment (kMaxSegmentSlots slots), rarely the doubling of the
   // directory (16 bytes a segment).
-  [[nodiscard]] std::pair<RouteState*, bool> insert(const Prefix& prefix) noexcept;
+  [[nodiscard]] std::pair<RouteState*, bool> insert(const Prefix& prefix) noexcept {
+    return insert(prefix, hash(prefix));
+  }
+  [[nodiscard]] std::pair<RouteState*, bool> insert(const Prefix& prefix, std::uint64_t hash) noexcept {
+    has_path_ids_ |= prefix.path_id != 0;
+    return with(table_, [&](auto& table) -> std::pair<RouteState*, bool> {
+      const auto [slot, is_new] =
+          table.find_or_place(hash, [&prefix](const auto& s) { return s.is(prefix); });
+      if (slot == nullptr) return {nullptr, false};
+      if (is_new) slot->set(prefix);
+      return {slot, is_new};
+    });
+  }
   // False if there was none.
-  bool erase(const Prefix& prefix) noexcept;
+  bool erase(const Prefix& prefix) noexcept {
+    const std::uint64_t hashed = hash(prefix);
+    RouteState* const route = find(prefix, hashed);
+    if (route != nullptr) erase(*route, hashed);
+    return route != nullptr;
+  }
+  // `route` of a find() or insert() with that hash.
+  void erase(RouteState& route, std::uint64_t hash) noexcept {
+    with(table_, [&](auto& table) {
+      using Slot = typename std::remove_reference_t<decltype(table)>::SlotType;
+      table.erase(static_cast<Slot*>(&route), hash);
+    });
+  }
   // Starts loading what find() or insert() of this prefix will touch: call it a few prefixes ahead.
-  void prefetch(const Prefix& prefix) const noexcept;
+  void prefetch(const Prefix& prefix) const noexcept { prefetch(hash(prefix)); }
+  void prefetch(std::uint64_t hash) const noexcept {
+    with(table_, [hash](auto& table) { table.prefetch(hash); });
+  }
 
   [[nodiscard]] std::size_t size() const noexcept;
   // Some route that was ever inserted since clear() had a path id: prefixes cannot be found without knowing
@@ -159,8 +204,9 @@ class RouteTable {
     return std::visit(
         [&](auto& table) {
           using Slot = typename std::remove_reference_t<decltype(table)>::SlotType;
-          return table.walk(cursor, max_entries,
-                            [&](Slot& slot) { return f(slot.key(), slot.state) == WalkAction::Erase; });
+          return table.walk(cursor, max_entries, [&](Slot& slot) {
+            return f(slot.key(), static_cast<RouteState&>(slot)) == WalkAction::Erase;
+          });
         },
         table_);
   }
@@ -177,7 +223,9 @@ class RouteTable {
     return std::visit(
         [&](const auto& table) {
           using Slot = typename std::remove_cvref_t<decltype(table)>::SlotType;
-          return table.visit(from, to, [&](const Slot& slot) { return f(slot.key(), slot.state); });
+          return table.visit(from, to, [&](const Slot& slot) {
+            return f(slot.key(), static_cast<const RouteState&>(slot));
+          });
         },
         table_);
   }
@@ -190,7 +238,12 @@ class RouteTable {
   bool clear_some(std::size_t max_segments) noexcept;
 
  private:
-  void check(const Prefix& prefix) const noexcept;
+  void check(const Prefix& prefix) const noexcept {
+    if (is_v4() ? prefix.high != 0 || (prefix.low >> 32) != (kV4MappedLow >> 32) || prefix.length > 32
+                : prefix.length > 128) {
+      broken("prefix that is not of the table's family");
+    }
+  }
 
   SegmentPool* pool_;
   bool has_path_ids_ = false;

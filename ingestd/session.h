@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -25,8 +26,15 @@ class Framer {
   };
 
   // `deliver(span of one whole message)` returns false to refuse it; the span is valid during the call.
+  // `ahead` gets the messages that lie whole in `bytes` as well, each up to kAhead messages before it is
+  // delivered; what is not delivered then, since one was refused, was shown in vain.
+  template <class Deliver, class Ahead>
+  Status feed(std::span<const std::byte> bytes, Deliver&& deliver, Ahead&& ahead);
   template <class Deliver>
-  Status feed(std::span<const std::byte> bytes, Deliver&& deliver);
+  Status feed(std::span<const std::byte> bytes, Deliver&& deliver) {
+    return feed(bytes, std::forward<Deliver>(deliver), [](std::span<const std::byte>) {});
+  }
+  static constexpr std::size_t kAhead = 8;
   // Goes on with what is kept after Blocked.
   template <class Deliver>
   Status retry(Deliver&& deliver);
@@ -65,8 +73,8 @@ class Framer {
   std::size_t high_water_ = 0;
 };
 
-template <class Deliver>
-Framer::Status Framer::feed(std::span<const std::byte> bytes, Deliver&& deliver) {
+template <class Deliver, class Ahead>
+Framer::Status Framer::feed(std::span<const std::byte> bytes, Deliver&& deliver, Ahead&& ahead) {
   if (error_ != ErrorCode::None) return Status::Bad;
   if (blocked_) {
     keep(bytes);
@@ -94,21 +102,35 @@ Framer::Status Framer::feed(std::span<const std::byte> bytes, Deliver&& deliver)
     offset_ += frame.size_bytes;
     begin_ = end_ = 0;
   }
+  // Sizes of the messages that were shown and not delivered yet: they are at the start of `bytes`.
+  std::array<std::uint32_t, kAhead> shown{};
+  std::size_t first = 0;
+  std::size_t count = 0;
+  std::span<const std::byte> rest = bytes;  // behind them
+  wire::Frame frame;
   for (;;) {
-    const wire::Frame frame = wire::next_frame(bytes, max_message_bytes_);
-    switch (frame.status) {
-      case wire::Frame::Status::NeedMore: keep(bytes); return Status::NeedMore;
-      case wire::Frame::Status::Bad: return fail(frame.error);
-      case wire::Frame::Status::Ready: break;
+    while (count < kAhead) {
+      frame = wire::next_frame(rest, max_message_bytes_);
+      if (frame.status != wire::Frame::Status::Ready) break;
+      std::forward<Ahead>(ahead)(rest.first(frame.size_bytes));
+      shown[(first + count++) % kAhead] = frame.size_bytes;
+      rest = rest.subspan(frame.size_bytes);
     }
-    if (!std::forward<Deliver>(deliver)(bytes.first(frame.size_bytes))) {
+    if (count == 0) break;
+    const std::uint32_t size = shown[first];
+    if (!std::forward<Deliver>(deliver)(bytes.first(size))) {
       keep(bytes);
       blocked_ = true;
       return Status::Blocked;
     }
-    offset_ += frame.size_bytes;
-    bytes = bytes.subspan(frame.size_bytes);
+    first = (first + 1) % kAhead;
+    --count;
+    offset_ += size;
+    bytes = bytes.subspan(size);
   }
+  if (frame.status == wire::Frame::Status::Bad) return fail(frame.error);
+  keep(bytes);
+  return Status::NeedMore;
 }
 
 template <class Deliver>

@@ -31,6 +31,7 @@ Shard::Impl::Impl(const Config& config, RingWriter& ring, StatsWriter& stats, Lo
                   const HashSeed& seed)
     : context(config, ring, stats, log, clock, seed),
       peers(context),
+      ahead(context, peers),
       events(context),
       life_cycle(context, events),
       limits(context, peers, events),
@@ -213,8 +214,13 @@ void Shard::Impl::set_waiting(Session& session, bool throttled, bool in_progress
   peers.touch(router);
 }
 
+void Shard::look_ahead(SessionId id, std::span<const std::byte> message) {
+  impl_->ahead.show(impl_->peers.session(id), message);
+}
+
 Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
   Impl& s = *impl_;
+  const KnownMessage* const known = s.ahead.take(message);
   if (!std::exchange(s.clock_is_fresh, true)) s.context.read_clock();
   Session& session = s.peers.session(id);
   if (session.must_close) return Applied::Done;
@@ -223,8 +229,10 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
     s.context.stats.add(IngestMetric::OverLimit);
     return Applied::Done;
   }
-  if (s.restoring) return Applied::NoRoom;
-  // What is kept stands before what this message changes; with drop-newest that may go untold.
+  if (s.restoring) {
+    s.ahead.forget();
+    return Applied::NoRoom;
+  }
   const bool again = session.progress.active;
   if (!again) {
     Router& router = *session.router;
@@ -237,8 +245,9 @@ Shard::Applied Shard::apply(SessionId id, std::span<const std::byte> message) {
   }
   // What is kept stands before what this message changes; with drop-newest that may go untold.
   const bool room = s.events.flush() || s.context.drop_newest;
-  const Applied applied = room ? s.dispatch(session, message) : Applied::NoRoom;
+  const Applied applied = room ? s.dispatch(session, message, known) : Applied::NoRoom;
   if (applied == Applied::NoRoom) {
+    s.ahead.forget();
     if (!again) {
       s.context.stats.add(IngestMetric::RingFullEvents);
       s.set_waiting(session, session.throttled, true);
@@ -261,7 +270,14 @@ void Shard::Impl::observe_lag(std::uint64_t router_time_ns) {
   context.stats.observe(IngestHistogram::BmpLag, (context.realtime_ns - router_time_ns) / kMs);
 }
 
-Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message) {
+Shard::Applied Shard::Impl::dispatch(Session& session, wire::Bytes message, const KnownMessage* known) {
+  if (known != nullptr) [[likely]] {
+    if (!session.progress.active) {
+      context.stats.add(IngestMetric::MessagesRouteMonitoring);
+      observe_lag(known->header.timestamp_ns);
+    }
+    return route_monitoring(session, known->header, message, known->update, known);
+  }
   if (message.size() < wire::kBmpCommonHeaderBytes) {
     malformed(session, nullptr, nullptr, ErrorCode::BmpTooShort, 0xff, message.size());
     return Applied::Done;

@@ -53,6 +53,11 @@ class Shard {
   // fatal. The clock is read at the first call after do_work(): all messages of a loop have the same receive
   // time.
   Applied apply(SessionId session, std::span<const std::byte> message);
+  // `message`, of the same kind, will be given to apply() soon, after those that were shown before: at most
+  // kLookAhead at a time, whose bytes stay where they are until then or until apply() is given another
+  // message than the first of them. Changes nothing but how fast that is.
+  void look_ahead(SessionId session, std::span<const std::byte> message);
+  static constexpr std::size_t kLookAhead = 8;
 
   // Counts a framing error or another reason for a session's end that the shard cannot see; kept in the
   // router's row.

@@ -14,6 +14,7 @@
 #include "ingestd/forward.h"
 #include "ingestd/hot_task.h"
 #include "ingestd/life_cycle.h"
+#include "ingestd/look_ahead.h"
 #include "ingestd/peer_table.h"
 #include "ingestd/reconcile.h"
 #include "ingestd/restore.h"
@@ -40,7 +41,8 @@ struct Shard::Impl {
   // The first message of a session whose router is not known yet. False: it is refused.
   bool identify(Session& session, wire::Bytes message);
 
-  Applied dispatch(Session& session, wire::Bytes message);
+  // `known`: what the message is known to be, if it was looked at before.
+  Applied dispatch(Session& session, wire::Bytes message, const KnownMessage* known);
   void observe_lag(std::uint64_t router_time_ns);
   Applied initiation(Session& session, wire::Bytes message);
   Applied termination(Session& session, wire::Bytes message);
@@ -73,8 +75,10 @@ struct Shard::Impl {
   static void adopt_addpath(PeerView& view);
 
   Applied route_monitoring(Session& session, const wire::PerPeerHeader& header, wire::Bytes message);
+  Applied route_monitoring(Session& session, const wire::PerPeerHeader& header, wire::Bytes message,
+                           const wire::Update& update, const KnownMessage* known);
   Applied apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
-                       const wire::Update& update, wire::Bytes message, bool tell);
+                       const wire::Update& update, wire::Bytes message, bool tell, const KnownMessage* known);
   void note_disposition(Session& session, PeerView& view, const wire::Update& update);
   bool judge(Session& session, RibTable& table, const NlriField& field);
 
@@ -88,6 +92,7 @@ struct Shard::Impl {
 
   ShardContext context;
   PeerTable peers;
+  LookAhead ahead;
   Events events;
   LifeCycle life_cycle;
   Limits limits;

@@ -25,14 +25,33 @@ struct DataSection {
   void set(UpdateBit bit, std::uint64_t value) { words[bit / 64] |= value << (bit % 64); }
 };
 
+// A text of up to 15 bytes as the words that it takes, its end included.
+struct ShortText {
+  std::uint64_t words[2] = {};
+  std::uint32_t size = 0;
+
+  constexpr ShortText() = default;
+  explicit constexpr ShortText(std::string_view s) : size(static_cast<std::uint32_t>(s.size()) + 1) {
+    for (std::size_t i = 0; i < s.size(); ++i)
+      words[i / 8] |= std::uint64_t{static_cast<unsigned char>(s[i])} << (i % 8 * 8);
+  }
+};
+constexpr ShortText kOriginTexts[] = {ShortText("IGP"), ShortText("EGP"), ShortText("INCOMPLETE")};
+
 // Appends objects behind the template's fixed part; `at_` is the next free word of the template.
 class TemplateWriter {
  public:
-  explicit TemplateWriter(std::byte* base) : base_(base) {}
+  TemplateWriter(std::byte* base, std::uint32_t words) : base_(base), at_(words) {}
 
   void text(UpdatePointer p, std::string_view s) {
     link(p, ElementSize::Byte, s.size() + 1);
     copy(s.data(), s.size(), s.size() + 1);
+  }
+
+  void text(UpdatePointer p, const ShortText& s) {
+    link(p, ElementSize::Byte, s.size);
+    store_u64(word(at_++), s.words[0]);
+    if (s.size > kWordBytes) store_u64(word(at_++), s.words[1]);
   }
 
   void texts(UpdatePointer p, std::span<const std::string> values) {
@@ -168,44 +187,40 @@ class TemplateWriter {
   }
 
   std::byte* base_;
-  std::uint32_t at_ = kFixedTemplateWords;
+  std::uint32_t at_;
 };
-
-std::string_view origin_text(wire::Bytes origin) {
-  if (origin.empty()) return {};
-  switch (static_cast<std::uint8_t>(origin[0])) {
-    case 0: return "IGP";
-    case 1: return "EGP";
-    case 2: return "INCOMPLETE";
-    default: return {};
-  }
-}
 
 std::uint32_t u32_or_zero(wire::Bytes value) {
   return value.size() == 4 ? load_be32(value.data()) : 0;
 }
 
-DataSection data_section(const BatchMeta& m, const wire::Attributes* a) {
+// What a source keeps of the data section.
+DataSection source_section(const BatchMeta& m) {
   DataSection d;
-  d.set(kTimeReceivedNs, m.received_realtime_ns);
-  d.set(kTimeBmpHeaderNs, m.bmp_timestamp_ns);
-  d.set(kRouterPort, m.router_port);
   d.set(kPeerBgpId, m.peer_bgp_id);
   d.set(kPeerAsn, m.peer_asn);
   d.set(kPeerType, m.peer_type);
   d.set(kPeerDistinguisher, m.peer_distinguisher);
   d.set(kIsPostPolicy, std::uint64_t{m.view == View::AdjInPost || m.view == View::AdjOutPost});
   d.set(kIsAdjRibOut, std::uint64_t{m.view == View::AdjOutPre || m.view == View::AdjOutPost});
+  d.set(kView, static_cast<std::uint64_t>(m.view));
+  return d;
+}
+
+// The rest of it.
+void add_to_section(DataSection& d, const BatchMeta& m, const wire::Attributes* a) {
+  d.set(kTimeReceivedNs, m.received_realtime_ns);
+  d.set(kTimeBmpHeaderNs, m.bmp_timestamp_ns);
+  d.set(kRouterPort, m.router_port);
   d.set(kAnnounced, std::uint64_t{m.announced});
   d.set(kSynthetic, std::uint64_t{m.synthetic});
-  d.set(kView, static_cast<std::uint64_t>(m.view));
   d.set(kReason, static_cast<std::uint64_t>(m.reason));
   // Without the mp fields a reader takes the route for IPv4 unicast, so every other family needs them.
   if (m.via_mp || m.family != kIpv4Unicast) {
     d.set(m.announced ? kMpReachAfi : kMpUnreachAfi, m.family.afi);
     d.set(m.announced ? kMpReachSafi : kMpUnreachSafi, m.family.safi);
   }
-  if (a == nullptr) return d;
+  if (a == nullptr) return;
   d.set(kMultiExitDisc, u32_or_zero(a->med));
   d.set(kLocalPreference, u32_or_zero(a->local_pref));
   d.set(kOnlyToCustomer, u32_or_zero(a->only_to_customer));
@@ -217,12 +232,33 @@ DataSection data_section(const BatchMeta& m, const wire::Attributes* a) {
     d.set(kAggregatorBgpId, aggregator.bgp_id);
   }
   d.set(kAttributesPresent, a->present);
-  return d;
+}
+
+// The always present 16-byte objects and, where there is one, the router's name.
+void write_source(TemplateWriter& out, const BatchMeta& meta) {
+  const auto fixed = [&](UpdatePointer p, std::uint32_t target, const std::uint8_t* bytes) {
+    store_u64(out.word(pointer_word(p)), fixed_data_pointer(p, target));
+    std::memcpy(out.word(target), bytes, 16);
+  };
+  static constexpr std::uint8_t kZeros[16] = {};
+  fixed(UpdatePointer::kRouterAddr, kRouterAddrWord, meta.router_address.bytes.data());
+  fixed(UpdatePointer::kPeerAddr, kPeerAddrWord, meta.peer_address.bytes.data());
+  fixed(UpdatePointer::kPrefixAddr, kPrefixAddrWord, kZeros);
+  fixed(UpdatePointer::kNextHop, kNextHopWord, kZeros);
+  fixed(UpdatePointer::kWriterId, kWriterIdWord, meta.writer.bytes.data());
+  if (!meta.router_name.empty()) out.text(UpdatePointer::kRouterId, meta.router_name);
 }
 
 void write_as_path(TemplateWriter& out, const wire::Attributes& a, std::uint32_t& segments, bool& plain) {
   segments = 0;
   plain = true;
+  // Nearly always one sequence of 4-byte ASes.
+  if (!a.as2 && a.as_path.size() > 2 && a.as_path[0] == std::byte{static_cast<int>(SegmentType::Sequence)} &&
+      2 + std::size_t{4} * static_cast<std::uint8_t>(a.as_path[1]) == a.as_path.size()) [[likely]] {
+    segments = 1;
+    out.u32_list_be(UpdatePointer::kAsPath, a.as_path.subspan(2));
+    return;
+  }
   std::uint32_t members = 0;
   PathSegment s;
   for (AsPathWalk walk(a); walk.next(s); ++segments) {
@@ -241,8 +277,8 @@ void write_as_path(TemplateWriter& out, const wire::Attributes& a, std::uint32_t
 }
 
 void write_attributes(TemplateWriter& out, const wire::Attributes& a) {
-  if (const std::string_view origin = origin_text(a.origin); !origin.empty())
-    out.text(UpdatePointer::kOrigin, origin);
+  if (const std::size_t origin = a.origin.empty() ? 3 : static_cast<std::uint8_t>(a.origin[0]); origin < 3)
+    out.text(UpdatePointer::kOrigin, kOriginTexts[origin]);
   std::uint32_t segments = 0;
   bool plain = true;
   if (!a.as_path.empty()) write_as_path(out, a, segments, plain);
@@ -275,11 +311,22 @@ std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& att
   return static_cast<std::uint32_t>((bytes + 7) & ~std::size_t{7});
 }
 
+BatchSource::BatchSource(const BatchMeta& meta) : asn_(meta.peer_asn), bgp_id_(meta.peer_bgp_id) {
+  constexpr std::size_t kMostName = (kMostWords - kFixedTemplateWords) * kWordBytes - 1;
+  if (meta.router_name.size() > kMostName) return;
+  template_ = {};
+  const DataSection d = source_section(meta);
+  std::memcpy(template_.data(), d.words, sizeof d.words);
+  TemplateWriter out(reinterpret_cast<std::byte*>(template_.data()), kFixedTemplateWords);
+  write_source(out, meta);
+  words_ = out.words();
+}
+
 BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
                            const BatchAttributes& attributes, Sequence first_sequence,
                            std::uint32_t max_routes)
     : record_(claimed.data()), payload_(claimed.data() + sizeof(shm::RecordHeader)), max_routes_(max_routes) {
-  if (claimed.size() < max_record_bytes(meta, attributes, max_routes))
+  if (claimed.size() < max_record_bytes(meta, attributes, max_routes)) [[unlikely]]
     broken("claim smaller than max_record_bytes()");
   std::byte* const segment = payload_ + kFrameBytes;
   store_u64(segment + kBatchRootWord * kWordBytes, struct_pointer(0, kRecordDataWords, kRecordPointers));
@@ -288,22 +335,23 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
             struct_pointer(kTemplateWord - kSharedPointerWord - 1, kUpdateDataWords, kUpdatePointers));
 
   std::byte* const base = payload_ + kTemplateOffsetBytes;
-  TemplateWriter out(base);
-  const DataSection d = data_section(meta, attributes.attributes);
+  const BatchSource* const source =
+      meta.source != nullptr && meta.source->made_of(meta) ? meta.source : nullptr;
+  TemplateWriter out(base, source == nullptr ? kFixedTemplateWords : source->words_);
+  DataSection d;
+  if (source != nullptr) [[likely]] {
+    std::memcpy(d.words, source->template_.data(), sizeof d.words);
+    std::memcpy(base + sizeof d.words, source->template_.data() + kUpdateDataWords,
+                (source->words_ - kUpdateDataWords) * kWordBytes);
+  } else {
+    d = source_section(meta);
+    std::memset(base + sizeof d.words, 0, kUpdatePointers * kWordBytes);
+    write_source(out, meta);
+  }
+  add_to_section(d, meta, attributes.attributes);
   std::memcpy(base, d.words, sizeof d.words);
-  std::memset(base + sizeof d.words, 0, kUpdatePointers * kWordBytes);
-  const auto fixed = [&](UpdatePointer p, std::uint32_t target, const std::uint8_t* bytes) {
-    store_u64(out.word(pointer_word(p)), fixed_data_pointer(p, target));
-    std::memcpy(out.word(target), bytes, 16);
-  };
-  static constexpr std::uint8_t kZeros[16] = {};
-  fixed(UpdatePointer::kRouterAddr, kRouterAddrWord, meta.router_address.bytes.data());
-  fixed(UpdatePointer::kPeerAddr, kPeerAddrWord, meta.peer_address.bytes.data());
-  fixed(UpdatePointer::kPrefixAddr, kPrefixAddrWord, kZeros);
-  fixed(UpdatePointer::kNextHop, kNextHopWord,
-        attributes.attributes != nullptr ? attributes.next_hop.bytes.data() : kZeros);
-  fixed(UpdatePointer::kWriterId, kWriterIdWord, meta.writer.bytes.data());
-  if (!meta.router_name.empty()) out.text(UpdatePointer::kRouterId, meta.router_name);
+  if (attributes.attributes != nullptr)
+    std::memcpy(out.word(kNextHopWord), attributes.next_hop.bytes.data(), sizeof attributes.next_hop.bytes);
   if (attributes.attributes != nullptr) write_attributes(out, *attributes.attributes);
   if (!meta.tags.empty()) out.texts(UpdatePointer::kTags, meta.tags);
 
@@ -320,13 +368,8 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
   header_.subject_key = subject_key(meta.router_address, meta.peer_asn, meta.family);
 }
 
-void BatchEncoder::add(const Prefix& route) {
-  if (count_ == max_routes_) broken("more routes than claimed for");
-  std::byte* const out = routes_ + std::size_t{count_} * kRecordRouteDataWords * kWordBytes;
-  store_u64(out, route.high);
-  store_u64(out + 8, route.low);
-  store_u64(out + 16, route.path_id | (std::uint64_t{route.length} << 32));
-  ++count_;
+void BatchEncoder::too_many() {
+  broken("more routes than claimed for");
 }
 
 shm::RecordHeader BatchEncoder::finish() {

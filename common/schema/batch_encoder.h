@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +15,8 @@
 // Writes UpdateBatch messages word by word into ring memory, byte for byte what libcapnp would write (a test
 // proves it over random messages). No allocation, no libcapnp on this path.
 namespace arancini::schema {
+
+class BatchSource;
 
 // What all routes of a batch have in common, beside the path attributes.
 struct BatchMeta {
@@ -35,6 +39,30 @@ struct BatchMeta {
   arancini::Reason reason = arancini::Reason::None;
   WriterId writer{};
   std::uint32_t router_id = 0;  // row in the stats page, for the record header
+  // Made of the above, where that is so: saves work. May be nullptr.
+  const BatchSource* source = nullptr;
+};
+
+// What all batches of one table of one router begin with, so that a record is a copy of it with the rest put
+// over it: router, peer, view and writer.
+class BatchSource {
+ public:
+  BatchSource() = default;
+  // Of a meta with a name that is too long nothing is kept: made_of() stays false.
+  explicit BatchSource(const BatchMeta& meta);
+  // Nothing of it has changed. Router, peer, view and writer must be the ones it was made for: only what can
+  // change with them is compared.
+  [[nodiscard]] bool made_of(const BatchMeta& meta) const {
+    return words_ != 0 && asn_ == meta.peer_asn && bgp_id_ == meta.peer_bgp_id;
+  }
+
+ private:
+  friend class BatchEncoder;
+  static constexpr std::uint32_t kMostWords = 40 + 9;  // with a name of 64 bytes and its end
+
+  std::uint32_t words_ = 0;  // of the template, 0: not made
+  std::uint32_t asn_ = 0, bgp_id_ = 0;
+  std::array<std::uint64_t, kMostWords> template_;
 };
 
 // The attributes of an announcement; nullptr for withdrawals.
@@ -53,13 +81,24 @@ class BatchEncoder {
  public:
   BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta, const BatchAttributes& attributes,
                Sequence first_sequence, std::uint32_t max_routes);
-  void add(const Prefix& route);
+  void add(const Prefix& route) {
+    if (count_ == max_routes_) too_many();
+    std::byte* const out = routes_ + std::size_t{count_} * kRouteBytes;
+    std::memcpy(out, &route.high, 8);
+    std::memcpy(out + 8, &route.low, 8);
+    const std::uint64_t rest = route.path_id | (std::uint64_t{route.length} << 32);
+    std::memcpy(out + 16, &rest, 8);
+    ++count_;
+  }
   [[nodiscard]] std::uint32_t count() const { return count_; }
   // The header to append; its bytes and the payload are complete in the claimed memory. Call once, with
   // count() > 0.
   [[nodiscard]] shm::RecordHeader finish();
 
  private:
+  static constexpr std::size_t kRouteBytes = 24;  // kRecordRouteDataWords
+  [[noreturn]] static void too_many();
+
   std::byte* record_;
   std::byte* payload_;
   std::byte* routes_ = nullptr;

@@ -58,7 +58,7 @@ Reading read(Bytes nlri, Family family, bool path_ids) {
 
 }  // namespace
 
-AddPathJudge::Verdict AddPathJudge::judge(Bytes nlri, Family family) {
+AddPathJudge::Verdict AddPathJudge::judge_by_bytes(Bytes nlri, Family family) {
   const auto verdict = [this](bool path_ids) { return Verdict{path_ids, true, path_ids != negotiated_}; };
   if (nlri.empty() || !is_plain_prefix_family(family)) return Verdict{negotiated_, true, false};
 

@@ -10,7 +10,6 @@ namespace {
 constexpr std::size_t kBgpHeaderBytes = 19;
 constexpr std::uint8_t kOptional = 0x80;
 constexpr std::uint8_t kTransitive = 0x40;
-constexpr std::uint8_t kExtendedLength = 0x10;
 
 constexpr std::uint64_t bit(AttrType t) {
   return 1ULL << static_cast<unsigned>(t);
@@ -59,6 +58,17 @@ struct Walk {
 
   Fault as_path(Bytes value);
   Fault take(std::uint8_t type, Bytes value);
+  // What is left without `attribute`, if that stands at one end.
+  void leave_out(Bytes attribute) {
+    Attributes& a = u.attributes;
+    if (attribute.data() == a.but_mp.data()) {
+      a.but_mp = a.but_mp.subspan(attribute.size());
+    } else if (attribute.data() + attribute.size() == a.but_mp.data() + a.but_mp.size()) {
+      a.but_mp = a.but_mp.first(a.but_mp.size() - attribute.size());
+    } else {
+      a.mp_inside = true;
+    }
+  }
   // Hot in parse_update(), which is not to pay for its second caller.
   [[gnu::always_inline]] inline void run(Bytes attributes);
   void mandatory(const std::byte* where);
@@ -120,16 +130,22 @@ Fault Walk::take(std::uint8_t type, Bytes value) {
 // bits are not judged. Only for types with a field of their own. AS4_* in front of a 2-byte peer are
 // discarded as for any other fault (RFC 6793 6).
 constexpr Fault flag_fault(std::uint8_t type, std::uint8_t flags) {
-  if (!has_update_field(type)) return Fault::None;
-  // ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF and ATOMIC_AGGREGATE are well-known: transitive, not optional.
-  constexpr std::uint64_t kWellKnown = 1ULL << 1 | 1ULL << 2 | 1ULL << 3 | 1ULL << 5 | 1ULL << 6;
-  // MED, ORIGINATOR_ID, CLUSTER_LIST and the MP attributes are optional and not transitive, the others are
-  // both.
-  constexpr std::uint64_t kNonTransitive = 1ULL << 4 | 1ULL << 9 | 1ULL << 10 | 1ULL << 14 | 1ULL << 15;
-  const unsigned expected = (kWellKnown >> type & 1U) != 0       ? kTransitive
-                            : (kNonTransitive >> type & 1U) != 0 ? kOptional
-                                                                 : kOptional | kTransitive;
-  if ((flags & (kOptional | kTransitive)) == expected) return Fault::None;
+  constexpr auto kExpected = [] {
+    // ORIGIN, AS_PATH, NEXT_HOP, LOCAL_PREF and ATOMIC_AGGREGATE are well-known: transitive, not optional.
+    constexpr std::uint64_t kWellKnown = 1ULL << 1 | 1ULL << 2 | 1ULL << 3 | 1ULL << 5 | 1ULL << 6;
+    // MED, ORIGINATOR_ID, CLUSTER_LIST and the MP attributes are optional and not transitive, the others are
+    // both.
+    constexpr std::uint64_t kNonTransitive = 1ULL << 4 | 1ULL << 9 | 1ULL << 10 | 1ULL << 14 | 1ULL << 15;
+    std::array<std::uint8_t, 64> expected{};
+    for (unsigned t = 0; t < expected.size(); ++t) {
+      expected[t] = (kWellKnown >> t & 1U) != 0       ? kTransitive
+                    : (kNonTransitive >> t & 1U) != 0 ? kOptional
+                                                      : kOptional | kTransitive;
+    }
+    return expected;
+  }();
+  if (!has_update_field(type) || (flags & (kOptional | kTransitive)) == kExpected[type]) [[likely]]
+    return Fault::None;
   return type == 17 || type == 18 ? Fault::Discard : Fault::Withdraw;
 }
 
@@ -158,7 +174,7 @@ void forget(Attributes& a, std::uint8_t type) {
 
 void Walk::run(Bytes attributes) {
   constexpr std::uint64_t kMp = bit(AttrType::MpReach) | bit(AttrType::MpUnreach);
-  u.attributes.all = attributes;
+  u.attributes.all = u.attributes.but_mp = attributes;
   while (!attributes.empty()) {
     const std::byte* start = attributes.data();
     RawAttribute raw;
@@ -180,6 +196,7 @@ void Walk::run(Bytes attributes) {
       continue;
     }
     seen |= mask;
+    if ((mask & kMp) != 0) leave_out(raw.whole);
     const Fault fault = std::max(take(raw.type, raw.value), flag_fault(raw.type, raw.flags));
     if (fault == Fault::None) [[likely]] {
       u.attributes.present |= mask;
@@ -218,24 +235,6 @@ bool as_path_parses(Bytes path, unsigned as_bytes) {
     if (!next_as_segment(path, as_bytes, segment)) return false;
     if (segment.type < 1 || segment.type > 4 || segment.asns.empty()) return false;
   }
-  return true;
-}
-
-bool next_attribute(Bytes& rest, RawAttribute& out) {
-  if (rest.size() < 3) return false;
-  out.flags = load_u8(rest.data());
-  out.type = load_u8(&rest[1]);
-  std::size_t header = 3;
-  std::size_t length = load_u8(&rest[2]);
-  if ((out.flags & kExtendedLength) != 0) {
-    if (rest.size() < 4) return false;
-    header = 4;
-    length = load_be16(&rest[2]);
-  }
-  if (length > rest.size() - header) return false;
-  out.value = rest.subspan(header, length);
-  out.whole = rest.first(header + length);
-  rest = rest.subspan(header + length);
   return true;
 }
 

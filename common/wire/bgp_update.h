@@ -42,6 +42,10 @@ struct Attributes {
   Bytes origin, as_path, next_hop, med, local_pref, aggregator, communities, originator_id, cluster_list,
       extended_communities, as4_path, as4_aggregator, large_communities, only_to_customer;
   Bytes all;  // the whole path attribute field, as received
+  // The same without MP_REACH and MP_UNREACH, which differ from message to message with the same routes;
+  // `mp_inside`: they stand between others, and `all` has to be walked for it.
+  Bytes but_mp;
+  bool mp_inside = false;
   // Attributes without a field of their own, in the order of the message; they lie in `all` but need not be
   // contiguous, so they are found by walking it again (other_attributes()).
   bool has_other = false;
@@ -69,7 +73,24 @@ struct RawAttribute {
   Bytes value;
   Bytes whole;
 };
-bool next_attribute(Bytes& rest, RawAttribute& out);
+inline bool next_attribute(Bytes& rest, RawAttribute& out) {
+  constexpr std::uint8_t kExtendedLength = 0x10;
+  if (rest.size() < 3) return false;
+  out.flags = load_u8(rest.data());
+  out.type = load_u8(&rest[1]);
+  std::size_t header = 3;
+  std::size_t length = load_u8(&rest[2]);
+  if ((out.flags & kExtendedLength) != 0) {
+    if (rest.size() < 4) return false;
+    header = 4;
+    length = load_be16(&rest[2]);
+  }
+  if (length > rest.size() - header) return false;
+  out.value = rest.subspan(header, length);
+  out.whole = rest.first(header + length);
+  rest = rest.subspan(header + length);
+  return true;
+}
 // True if Update has a field for this type (then it is not part of rawAttributes).
 constexpr bool has_update_field(std::uint8_t type) {
   // 1 to 10, 14 to 18, 32, 35.
@@ -200,7 +221,20 @@ class AddPathJudge {
     bool parses = false;    // false: neither way parses
     bool mismatch = false;  // other than negotiated: count it and say it once
   };
-  Verdict judge(Bytes nlri, Family family);
+  Verdict judge(Bytes nlri, Family family) {
+    // One prefix, too short for an id in front of it: most of what routers send once their tables are there.
+    if (nlri.size() - 1 < 4 && is_plain_prefix_family(family)) [[likely]] {
+      const unsigned length = load_u8(nlri.data());
+      if (length <= (family.afi == 1 ? 32U : 128U) && 1 + (length + 7) / 8 == nlri.size()) {
+        learned_.any = true;
+        learned_.path_ids = false;
+        return {false, true, negotiated_};
+      }
+    }
+    return judge_by_bytes(nlri, family);
+  }
+  // The reading to expect, for those who look ahead.
+  [[nodiscard]] bool expects_path_ids() const { return learned_.any ? learned_.path_ids : negotiated_; }
 
   // What it learned from messages.
   struct Learned {
@@ -213,6 +247,8 @@ class AddPathJudge {
   AddPathJudge(bool negotiated, const Learned& learned) : negotiated_(negotiated), learned_(learned) {}
 
  private:
+  Verdict judge_by_bytes(Bytes nlri, Family family);
+
   bool negotiated_ = false;
   Learned learned_;
 };

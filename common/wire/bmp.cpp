@@ -121,27 +121,6 @@ std::size_t open_extent(Bytes rest) {
 
 }  // namespace
 
-Frame next_frame(Bytes bytes, std::uint32_t max_message_bytes) {
-  Frame f;
-  if (bytes.empty()) return f;
-  if (load_u8(bytes.data()) != 3) [[unlikely]] {
-    f.status = Frame::Status::Bad;
-    f.error = ErrorCode::BmpBadVersion;
-    return f;
-  }
-  if (bytes.size() < kBmpCommonHeaderBytes) return f;
-  f.size_bytes = load_be32(&bytes[1]);
-  f.type = load_u8(&bytes[5]);
-  const std::size_t least = has_per_peer_header(f.type) ? kPeerBodyOffset : kBmpCommonHeaderBytes;
-  if (f.size_bytes < least || f.size_bytes > max_message_bytes) [[unlikely]] {
-    f.status = Frame::Status::Bad;
-    f.error = f.size_bytes < least ? ErrorCode::BmpTooShort : ErrorCode::BmpTooLong;
-    return f;
-  }
-  if (bytes.size() >= f.size_bytes) f.status = Frame::Status::Ready;
-  return f;
-}
-
 View PerPeerHeader::view() const {
   if (is_loc_rib()) return View::LocRib;
   const bool post = (flags & kFlagL) != 0;

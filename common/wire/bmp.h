@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/types.h"
+#include "common/wire/big_endian.h"
 
 // BMP messages (RFC 7854, RFC 8671, RFC 9069): bytes in, values out. No I/O, no clock, no allocation. Spans
 // in results point into the input and live as long as it does.
@@ -38,7 +39,29 @@ struct Frame {
 };
 // RFC 7854 4.1. Bad: version other than 3, length below the headers that the type needs, length above
 // `max_message_bytes`. The version is judged as soon as one byte is there.
-Frame next_frame(Bytes bytes, std::uint32_t max_message_bytes);
+inline Frame next_frame(Bytes bytes, std::uint32_t max_message_bytes) {
+  // Types 0 to 3 and 6 have a per-peer header.
+  constexpr std::uint32_t kWithPeer = 0x4fU;
+  Frame f;
+  if (bytes.empty()) return f;
+  if (load_u8(bytes.data()) != 3) [[unlikely]] {
+    f.status = Frame::Status::Bad;
+    f.error = ErrorCode::BmpBadVersion;
+    return f;
+  }
+  if (bytes.size() < kBmpCommonHeaderBytes) return f;
+  f.size_bytes = load_be32(&bytes[1]);
+  f.type = load_u8(&bytes[5]);
+  const std::size_t least =
+      kBmpCommonHeaderBytes + (f.type < 32 && ((kWithPeer >> f.type) & 1U) != 0 ? kBmpPerPeerHeaderBytes : 0);
+  if (f.size_bytes < least || f.size_bytes > max_message_bytes) [[unlikely]] {
+    f.status = Frame::Status::Bad;
+    f.error = f.size_bytes < least ? ErrorCode::BmpTooShort : ErrorCode::BmpTooLong;
+    return f;
+  }
+  if (bytes.size() >= f.size_bytes) f.status = Frame::Status::Ready;
+  return f;
+}
 
 // RFC 7854 4.2.
 struct PerPeerHeader {

@@ -90,6 +90,9 @@ class DirectSink final : public ingestd::SessionSink {
   Shard::Applied apply(SessionId session, std::span<const std::byte> message) override {
     return shard_.apply(session, message);
   }
+  void look_ahead(SessionId session, std::span<const std::byte> message) override {
+    shard_.look_ahead(session, message);
+  }
   void session_error(SessionId session, ErrorCode code, std::string_view text) override {
     shard_.session_error(session, code, text);
   }
