@@ -14,7 +14,10 @@ namespace arancini::ingestd {
 
 namespace {
 
-constexpr std::uint32_t kIdsPerStep = 64 * 1024;  // 1 MiB of records made writable at once
+// Records are made writable by the huge page: every look at an attribute set begins with its record, far from
+// the one before.
+constexpr std::size_t kStepBytes = std::size_t{2} << 20;
+constexpr std::uint32_t kIdsPerStep = kStepBytes / 16;
 
 std::byte* append(std::byte* to, std::span<const std::byte> part) noexcept {
   if (!part.empty()) std::memcpy(to, part.data(), part.size());
@@ -46,11 +49,15 @@ AttributeStore::Header AttributeStore::header_of(const Record& record) noexcept 
 
 AttributeStore::AttributeStore(SegmentPool& pool, std::uint32_t max_ids)
     : pool_(&pool), index_(pool), max_ids_(std::max(max_ids, kIdsPerStep) / kIdsPerStep * kIdsPerStep) {
-  void* const raw =
-      mmap(nullptr, std::size_t{max_ids_} * sizeof(Record), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (raw == MAP_FAILED)
+  static_assert(kIdsPerStep * sizeof(Record) == kStepBytes);
+  reserved_bytes_ = std::size_t{max_ids_} * sizeof(Record) + kStepBytes;
+  reserved_ = mmap(nullptr, reserved_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (reserved_ == MAP_FAILED)
     throw std::system_error(errno, std::generic_category(), "address space for attribute records");
-  records_ = static_cast<Record*>(raw);
+  madvise(reserved_, reserved_bytes_, MADV_HUGEPAGE);
+  const std::size_t off = reinterpret_cast<std::uintptr_t>(reserved_) % kStepBytes;
+  records_ =
+      reinterpret_cast<Record*>(static_cast<std::byte*>(reserved_) + (off == 0 ? 0 : kStepBytes - off));
 }
 
 AttributeStore::~AttributeStore() {
@@ -58,7 +65,7 @@ AttributeStore::~AttributeStore() {
     const Record& record = records_[id];
     if (record.blob != nullptr) pool_->release(record.blob, sizeof(Header) + header_of(record).size_bytes);
   }
-  munmap(records_, std::size_t{max_ids_} * sizeof(Record));
+  munmap(reserved_, reserved_bytes_);
 }
 
 std::uint32_t AttributeStore::tag_of(const AttrKey& key) const noexcept {

@@ -127,7 +127,9 @@ class AttributeStore {
 
   SegmentPool* pool_;
   ExtendibleTable<Slot> index_;
-  Record* records_ = nullptr;  // reserved address space, made writable block by block
+  void* reserved_ = nullptr;  // address space
+  std::size_t reserved_bytes_ = 0;
+  Record* records_ = nullptr;  // in it, from a huge page's begin on; made writable block by block
   std::uint32_t max_ids_;
   std::uint32_t writable_ids_ = 0;
   std::uint32_t next_id_ = 1;

@@ -28,4 +28,16 @@ inline schema::BatchMeta batch_meta(const ShardContext& context, const PeerView&
   return meta;
 }
 
+// The same for the records that a message of the view makes: kept, since it is the same for nearly all of
+// them.
+inline schema::BatchMeta& message_meta(const ShardContext& context, PeerView& view) {
+  schema::BatchMeta& meta = view.meta;
+  if (!view.source.made_of(meta) || meta.peer_asn != view.asn || meta.peer_bgp_id != view.bgp_id) [[unlikely]]
+    meta = batch_meta(context, view);
+  const RouterEntry* const entry = view.peer.router->entry;
+  meta.tags = entry != nullptr ? std::span<const std::string>(entry->tags) : std::span<const std::string>();
+  meta.received_realtime_ns = context.realtime_ns;
+  return meta;
+}
+
 }  // namespace arancini::ingestd

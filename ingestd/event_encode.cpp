@@ -6,20 +6,14 @@
 
 namespace arancini::ingestd {
 
-std::uint32_t SliceWriter::max_routes() const {
+std::uint32_t SliceWriter::max_routes() {
   // A record of half the ring fits in the end wherever the tail is: what is skipped at the end of the buffer
   // is smaller.
   const std::uint64_t limit = std::min<std::uint64_t>(shm::kRecordMaxBytes, ring_.capacity_bytes() / 2);
   for (std::uint32_t routes = kSliceRoutes; routes > 0; routes /= 2) {
-    if (schema::max_record_bytes(meta_, attributes_, routes) <= limit) return routes;
+    if (bytes_for(routes) <= limit) return routes;
   }
   return 0;
-}
-
-bool SliceWriter::reserve(std::uint32_t routes) {
-  routes_ = routes;
-  claimed_ = ring_.claim(schema::max_record_bytes(meta_, attributes_, routes));
-  return !claimed_.empty();
 }
 
 std::uint32_t SliceWriter::commit() {

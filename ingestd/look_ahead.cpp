@@ -1,6 +1,6 @@
 #include "ingestd/look_ahead.h"
 
-#include <memory>
+#include <new>
 
 #include "ingestd/attribute_set.h"
 #include "ingestd/nlri_field.h"
@@ -29,7 +29,8 @@ void LookAhead::show(Session& session, wire::Bytes message) {
     ErrorCode error = ErrorCode::None;
     const wire::Bytes pdu = wire::route_monitoring_pdu(message, error);
     if (!pdu.empty()) {
-      std::construct_at(&known.update, wire::parse_update(pdu, known.header.as2_format()));
+      // Made where it stays; std::construct_at() would copy it there.
+      ::new (&known.update) wire::Update(wire::parse_update(pdu, known.header.as2_format()));
       known.parsed = true;
       find_routes(session, known);
     }
@@ -52,32 +53,31 @@ void LookAhead::find_routes(Session& session, KnownMessage& known) {
   if (known.update.disposition == wire::Update::Disposition::Malformed || known.update.end_of_rib) return;
   PeerView* const view = peers_.find_view(session, known.header);
   if (view == nullptr) return;
-  for (const NlriField& field : fields_of(known.update)) {
-    if (field.nlri.empty()) continue;
-    const std::size_t index = table_index(field.family);
-    if (index == kNoTable || view->tables[index] == nullptr) return;
-    RibTable& table = *view->tables[index];
-    known.path_ids = table.judge.expects_path_ids();
-    known.routes = 0;
-    wire::PrefixReader reader(field.nlri, field.family, known.path_ids);
-    while (known.routes < KnownMessage::kMostRoutes && reader.next(known.prefixes[known.routes])) {
-      const std::uint64_t hash = table.routes.hash(known.prefixes[known.routes]);
-      known.hashes[known.routes++] = hash;
-      table.routes.prefetch(hash);
-    }
-    known.announced = field.announced && !known.update.attributes.mp_inside;
-    if (known.announced) {
-      const AnnouncedKey key(field.family, field.via_mp, field.next_hop, known.update.attributes,
-                             known.update.attributes.but_mp);
-      known.tag = context_.attributes.tag_of(key.parts());
-      context_.attributes.prefetch_tag(known.tag);
-    }
-    if (known.routes == 0 || reader.offset() != field.nlri.size()) return;
-    known.table = &table;
-    known.epoch = peers_.epoch();
-    known.nlri = field.nlri;
-    return;
+  const std::uint8_t first = next_field(known.update, 0);
+  if (first == kNlriFields) return;
+  const NlriField field = field_of(known.update, first);
+  const std::size_t index = table_index(field.family);
+  if (index == kNoTable || view->tables[index] == nullptr) return;
+  RibTable& table = *view->tables[index];
+  known.path_ids = table.judge.expects_path_ids();
+  known.routes = 0;
+  wire::PrefixReader reader(field.nlri, field.family, known.path_ids);
+  while (known.routes < KnownMessage::kMostRoutes && reader.next(known.prefixes[known.routes])) {
+    const std::uint64_t hash = table.routes.hash(known.prefixes[known.routes]);
+    known.hashes[known.routes++] = hash;
+    table.routes.prefetch(hash);
   }
+  if (known.routes == 0 || reader.offset() != field.nlri.size()) return;
+  known.announced = field.announced && !known.update.attributes.mp_inside;
+  if (known.announced) {
+    const AnnouncedKey key(field.family, field.via_mp, field.next_hop, known.update.attributes,
+                           known.update.attributes.but_mp);
+    known.tag = context_.attributes.tag_of(key.parts());
+    context_.attributes.prefetch_tag(known.tag);
+  }
+  known.table = &table;
+  known.epoch = peers_.epoch();
+  known.nlri = field.nlri;
 }
 
 }  // namespace arancini::ingestd

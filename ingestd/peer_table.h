@@ -246,6 +246,7 @@ struct PeerView {
   bool dirty = false;
   UntoldCounts untold;
   mutable schema::BatchSource source;  // what its records begin with, see batch_meta()
+  schema::BatchMeta meta;              // see message_meta()
 
   // Calls f(RibTable&) for the tables that exist.
   template <class F>

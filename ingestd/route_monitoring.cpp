@@ -112,22 +112,24 @@ bool Shard::Impl::judge(Session& session, RibTable& table, const NlriField& fiel
 Shard::Applied Shard::Impl::apply_fields(Session& session, PeerView& view, const wire::PerPeerHeader& header,
                                          const wire::Update& update, wire::Bytes message, bool tell,
                                          const KnownMessage* known) {
-  std::array<NlriField, 4> fields = fields_of(update);
-  schema::BatchMeta meta = batch_meta(context, view);
+  schema::BatchMeta& meta = message_meta(context, view);
   meta.bmp_timestamp_ns = header.timestamp_ns;
   meta.router_port = session.port;
 
   Session::Progress& progress = session.progress;
-  const auto next_field = [&progress] {
+  const auto go_to = [&progress](std::uint8_t field) {
     const bool active = progress.active;
-    const auto field = static_cast<std::uint8_t>(progress.field + 1);
     progress = Session::Progress{};
     progress.active = active;
     progress.field = field;
   };
-  for (; progress.field < fields.size(); next_field()) {
-    NlriField& field = fields[progress.field];
-    if (field.nlri.empty()) continue;
+  for (;; go_to(static_cast<std::uint8_t>(progress.field + 1))) {
+    if (const std::uint8_t next = next_field(update, progress.field); next != progress.field) {
+      if (next == kNlriFields) break;
+      go_to(next);
+    }
+    if (progress.field == kNlriFields) break;
+    NlriField field = field_of(update, progress.field);
     const std::size_t index = table_index(field.family);
     if (index == kNoTable) {
       context.stats.add(IngestMetric::UnsupportedFamily);

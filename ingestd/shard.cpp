@@ -137,6 +137,7 @@ bool Shard::Impl::identify(Session& session, wire::Bytes message) {
 
 void Shard::close_session(SessionId id) {
   Impl& s = *impl_;
+  s.ahead.forget();
   s.context.read_clock();
   Session& session = s.peers.session(id);
   if (!session.open) return;
@@ -435,6 +436,7 @@ Shard::Work Shard::do_work() {
   ShardContext& context = s.context;
   context.read_clock();
   s.clock_is_fresh = false;
+  s.ahead.forget();
   Work work;
   work.next_deadline_ns = s.resync.run();
   const bool all_told = s.events.flush();

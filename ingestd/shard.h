@@ -54,8 +54,9 @@ class Shard {
   // time.
   Applied apply(SessionId session, std::span<const std::byte> message);
   // `message`, of the same kind, will be given to apply() soon, after those that were shown before: at most
-  // kLookAhead at a time, whose bytes stay where they are until then or until apply() is given another
-  // message than the first of them. Changes nothing but how fast that is.
+  // kLookAhead at a time, whose bytes stay where they are until then, or until apply() is given another
+  // message than the first of them, answers NoRoom, or do_work() or close_session() is called. Changes
+  // nothing but how fast that is.
   void look_ahead(SessionId session, std::span<const std::byte> message);
   static constexpr std::size_t kLookAhead = 8;
 

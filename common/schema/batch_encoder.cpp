@@ -14,15 +14,21 @@ namespace {
 
 using namespace layout;
 
+static_assert(kRouteBytes == kRecordRouteDataWords * kWordBytes && kRouteBytes % 8 == 0);
+
 [[noreturn]] void broken(const char* what) {
   std::fprintf(stderr, "batch_encoder: %s\n", what);
   std::abort();
 }
 
-// Update's data section, assembled in registers: with constant bits this folds to shifts and ors.
+// Update's data section, in its place: word by word, since the wide loads of a copy made at the end would
+// wait for all the narrow stores before it.
 struct DataSection {
-  std::uint64_t words[kUpdateDataWords] = {};
-  void set(UpdateBit bit, std::uint64_t value) { words[bit / 64] |= value << (bit % 64); }
+  std::byte* words;
+  void set(UpdateBit bit, std::uint64_t value) {
+    std::byte* const word = words + bit / 64 * kWordBytes;
+    store_u64(word, load_u64(word) | value << (bit % 64));
+  }
 };
 
 // A text of up to 15 bytes as the words that it takes, its end included.
@@ -195,8 +201,9 @@ std::uint32_t u32_or_zero(wire::Bytes value) {
 }
 
 // What a source keeps of the data section.
-DataSection source_section(const BatchMeta& m) {
-  DataSection d;
+void write_source_section(std::byte* words, const BatchMeta& m) {
+  std::memset(words, 0, kUpdateDataWords * kWordBytes);
+  DataSection d{words};
   d.set(kPeerBgpId, m.peer_bgp_id);
   d.set(kPeerAsn, m.peer_asn);
   d.set(kPeerType, m.peer_type);
@@ -204,11 +211,11 @@ DataSection source_section(const BatchMeta& m) {
   d.set(kIsPostPolicy, std::uint64_t{m.view == View::AdjInPost || m.view == View::AdjOutPost});
   d.set(kIsAdjRibOut, std::uint64_t{m.view == View::AdjOutPre || m.view == View::AdjOutPost});
   d.set(kView, static_cast<std::uint64_t>(m.view));
-  return d;
 }
 
 // The rest of it.
-void add_to_section(DataSection& d, const BatchMeta& m, const wire::Attributes* a) {
+void add_to_section(std::byte* words, const BatchMeta& m, const wire::Attributes* a) {
+  DataSection d{words};
   d.set(kTimeReceivedNs, m.received_realtime_ns);
   d.set(kTimeBmpHeaderNs, m.bmp_timestamp_ns);
   d.set(kRouterPort, m.router_port);
@@ -315,18 +322,18 @@ BatchSource::BatchSource(const BatchMeta& meta) : asn_(meta.peer_asn), bgp_id_(m
   constexpr std::size_t kMostName = (kMostWords - kFixedTemplateWords) * kWordBytes - 1;
   if (meta.router_name.size() > kMostName) return;
   template_ = {};
-  const DataSection d = source_section(meta);
-  std::memcpy(template_.data(), d.words, sizeof d.words);
-  TemplateWriter out(reinterpret_cast<std::byte*>(template_.data()), kFixedTemplateWords);
+  auto* const words = reinterpret_cast<std::byte*>(template_.data());
+  write_source_section(words, meta);
+  TemplateWriter out(words, kFixedTemplateWords);
   write_source(out, meta);
   words_ = out.words();
 }
 
 BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
                            const BatchAttributes& attributes, Sequence first_sequence,
-                           std::uint32_t max_routes)
+                           std::uint32_t max_routes, std::uint32_t fixed_bytes)
     : record_(claimed.data()), payload_(claimed.data() + sizeof(shm::RecordHeader)), max_routes_(max_routes) {
-  if (claimed.size() < max_record_bytes(meta, attributes, max_routes)) [[unlikely]]
+  if (claimed.size() < fixed_bytes + std::size_t{max_routes} * kRouteBytes) [[unlikely]]
     broken("claim smaller than max_record_bytes()");
   std::byte* const segment = payload_ + kFrameBytes;
   store_u64(segment + kBatchRootWord * kWordBytes, struct_pointer(0, kRecordDataWords, kRecordPointers));
@@ -338,18 +345,14 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
   const BatchSource* const source =
       meta.source != nullptr && meta.source->made_of(meta) ? meta.source : nullptr;
   TemplateWriter out(base, source == nullptr ? kFixedTemplateWords : source->words_);
-  DataSection d;
   if (source != nullptr) [[likely]] {
-    std::memcpy(d.words, source->template_.data(), sizeof d.words);
-    std::memcpy(base + sizeof d.words, source->template_.data() + kUpdateDataWords,
-                (source->words_ - kUpdateDataWords) * kWordBytes);
+    std::memcpy(base, source->template_.data(), source->words_ * kWordBytes);
   } else {
-    d = source_section(meta);
-    std::memset(base + sizeof d.words, 0, kUpdatePointers * kWordBytes);
+    write_source_section(base, meta);
+    std::memset(base + kUpdateDataWords * kWordBytes, 0, kUpdatePointers * kWordBytes);
     write_source(out, meta);
   }
-  add_to_section(d, meta, attributes.attributes);
-  std::memcpy(base, d.words, sizeof d.words);
+  add_to_section(base, meta, attributes.attributes);
   if (attributes.attributes != nullptr)
     std::memcpy(out.word(kNextHopWord), attributes.next_hop.bytes.data(), sizeof attributes.next_hop.bytes);
   if (attributes.attributes != nullptr) write_attributes(out, *attributes.attributes);

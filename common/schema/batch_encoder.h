@@ -71,8 +71,11 @@ struct BatchAttributes {
   IpAddress next_hop{};  // of MP_REACH or NEXT_HOP; zeros when none
 };
 
+// What each route adds to a record: kRecordRouteDataWords.
+inline constexpr std::uint32_t kRouteBytes = 24;
+
 // Upper bound of the record (RecordHeader included) for that many routes. Claim this much, append what
-// finish() says.
+// finish() says. That for no routes and kRouteBytes for each are the same.
 std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& attributes,
                                std::uint32_t routes);
 
@@ -80,7 +83,12 @@ std::uint32_t max_record_bytes(const BatchMeta& meta, const BatchAttributes& att
 class BatchEncoder {
  public:
   BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta, const BatchAttributes& attributes,
-               Sequence first_sequence, std::uint32_t max_routes);
+               Sequence first_sequence, std::uint32_t max_routes)
+      : BatchEncoder(claimed, meta, attributes, first_sequence, max_routes,
+                     max_record_bytes(meta, attributes, 0)) {}
+  // `fixed_bytes` is max_record_bytes() for no routes.
+  BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta, const BatchAttributes& attributes,
+               Sequence first_sequence, std::uint32_t max_routes, std::uint32_t fixed_bytes);
   void add(const Prefix& route) {
     if (count_ == max_routes_) too_many();
     std::byte* const out = routes_ + std::size_t{count_} * kRouteBytes;
@@ -96,7 +104,6 @@ class BatchEncoder {
   [[nodiscard]] shm::RecordHeader finish();
 
  private:
-  static constexpr std::size_t kRouteBytes = 24;  // kRecordRouteDataWords
   [[noreturn]] static void too_many();
 
   std::byte* record_;

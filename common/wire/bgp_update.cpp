@@ -56,8 +56,8 @@ struct Walk {
     u.error_offset = static_cast<std::uint32_t>(where - message);
   }
 
-  Fault as_path(Bytes value);
-  Fault take(std::uint8_t type, Bytes value);
+  [[gnu::always_inline]] inline Fault as_path(Bytes value);
+  [[gnu::always_inline]] inline Fault take(std::uint8_t type, Bytes value);
   // What is left without `attribute`, if that stands at one end.
   void leave_out(Bytes attribute) {
     Attributes& a = u.attributes;
@@ -78,8 +78,12 @@ Fault Walk::as_path(Bytes value) {
   Attributes& a = u.attributes;
   a.as_path = value;
   a.as2 = as2_flag;
-  if (as_path_parses(value, as2_flag ? 2 : 4)) [[likely]]
+  // Nearly always one segment that fills the attribute.
+  const unsigned width = as2_flag ? 2 : 4;
+  if (value.size() > 2 && load_u8(value.data()) - 1U < 4 &&
+      value.size() == 2 + std::size_t{load_u8(&value[1])} * width) [[likely]]
     return Fault::None;
+  if (as_path_parses(value, width)) return Fault::None;
   if (!as_path_parses(value, as2_flag ? 4 : 2)) return Fault::Withdraw;
   a.as2 = !as2_flag;
   u.as_width_mismatch = true;

@@ -184,15 +184,15 @@ TEST(AttributeStore, OutOfMemoryChangesNothing) {
 
 TEST(AttributeStore, OutOfIdsChangesNothing) {
   SegmentPool pool(options());
-  AttributeStore store(pool, 1);  // rounded up to a step of 65536, id 0 is none
+  AttributeStore store(pool, 1);  // rounded up to a step of 131072, id 0 is none
   std::uint32_t count = 0;
   std::string attributes;
   for (;; ++count) {
     attributes = std::to_string(count);
     if (store.intern(key("", "", attributes)) == AttrId::None) break;
   }
-  EXPECT_EQ(count, 65535U);
-  EXPECT_EQ(store.size(), 65535U);
+  EXPECT_EQ(count, 131071U);
+  EXPECT_EQ(store.size(), 131071U);
   EXPECT_TRUE(store.unref(AttrId{77}));
   EXPECT_EQ(store.intern(key("", "", attributes)), AttrId{77});
 }

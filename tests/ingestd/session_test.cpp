@@ -104,6 +104,29 @@ TEST(Framer, RandomSplitsAndRefusalsGiveTheSameMessages) {
   }
 }
 
+TEST(Framer, ShowsEachMessageBeforeItIsDeliveredAndNotTooEarly) {
+  std::string stream;
+  for (unsigned i = 0; i < 50; ++i) stream += message(48 + i * 7 % 40, i);
+  Framer framer(kLimit);
+  std::vector<const std::byte*> shown;
+  std::size_t delivered = 0;
+  std::size_t most = 0;
+  const auto deliver = [&](std::span<const std::byte> m) {
+    EXPECT_LT(delivered, shown.size());
+    EXPECT_EQ(shown[delivered], m.data());
+    ++delivered;
+    return true;
+  };
+  const auto show = [&](std::span<const std::byte> m) {
+    shown.push_back(m.data());
+    most = std::max(most, shown.size() - delivered);
+  };
+  EXPECT_EQ(framer.feed(bytes_of(stream), deliver, show), Framer::Status::NeedMore);
+  EXPECT_EQ(delivered, 50U);
+  EXPECT_EQ(shown.size(), 50U);
+  EXPECT_EQ(most, Framer::kAhead);
+}
+
 TEST(Framer, SaysWhereFramingIsLost) {
   for (const std::size_t split : {0U, 1U, 99U, 100U, 101U, 103U, 106U}) {
     Framer framer(kLimit);

@@ -327,8 +327,14 @@ class Simulation {
   // Up to `n` messages; stops at a full ring.
   template <class Sender>
   void pump(Sender& feed, unsigned n) {
+    const bool looks_ahead = chance(70);
+    std::size_t shown = 0;
     for (; n > 0 && !feed.queue.empty(); --n) {
+      const std::size_t next = std::min<std::size_t>({Shard::kLookAhead, n, feed.queue.size()});
+      while (looks_ahead && shown < next) h_.sink().look_ahead(feed.session, feed.queue[shown++]);
+      shown -= std::min<std::size_t>(shown, 1);
       if (h_.sink().apply(feed.session, feed.queue.front()) == Shard::Applied::NoRoom) {
+        shown = 0;
         if (drop_newest_) {
           // Never for want of room.
           unsigned again = 0;
