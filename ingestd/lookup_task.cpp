@@ -161,7 +161,9 @@ bool LookupTask::encode(Shard::Impl& shard, RibTable& table, const Prefix& prefi
   const std::span<std::byte> left(buffer_.data() + used_, buffer_.size() - used_);
   schema::BatchEncoder encoder(left, meta, attributes, Sequence{0}, 1);
   encoder.add(prefix);
-  used_ += encoder.finish().size_bytes;
+  const shm::RecordHeader& header = encoder.finish();
+  std::memcpy(left.data(), &header, sizeof header);
+  used_ += header.size_bytes;
   ++routes_;
   return true;
 }

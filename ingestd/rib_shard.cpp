@@ -53,7 +53,8 @@ AttrId RibShard::alias_of(const wire::Attributes& attributes, const IpAddress& n
   return alias;
 }
 
-void RibShard::announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice) {
+void RibShard::announce(RibTable& table, const Announced& attr, bool path_ids, SliceWriter& writer,
+                        Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {
     if (slice.applied + kPrefetch < slice.routes)
@@ -94,7 +95,7 @@ void RibShard::announce(RibTable& table, Announced attr, bool path_ids, SliceWri
   }
 }
 
-void RibShard::announce_untold(RibTable& table, Announced attr, bool path_ids, SliceWriter* writer,
+void RibShard::announce_untold(RibTable& table, const Announced& attr, bool path_ids, SliceWriter* writer,
                                Slice& slice) {
   const std::uint16_t generation = table.generations.current();
   for (; slice.applied < slice.routes; ++slice.applied) {

@@ -77,8 +77,9 @@ class RibShard {
   // Where the next routes of `reader` are is looked up, `most` at most.
   void read(const RibTable& table, wire::PrefixReader& reader, std::uint32_t most, Slice& slice);
   // These end early when there is no memory. `writer` is null when the slice is not told.
-  void announce(RibTable& table, Announced attr, bool path_ids, SliceWriter& writer, Slice& slice);
-  void announce_untold(RibTable& table, Announced attr, bool path_ids, SliceWriter* writer, Slice& slice);
+  void announce(RibTable& table, const Announced& attr, bool path_ids, SliceWriter& writer, Slice& slice);
+  void announce_untold(RibTable& table, const Announced& attr, bool path_ids, SliceWriter* writer,
+                       Slice& slice);
   void withdraw(RibTable& table, bool path_ids, SliceWriter* writer, Slice& slice);
   // Withdraws what the slice's routes, which have path ids, replace: the same prefixes without one.
   void supersede(RibTable& table, SliceWriter* writer, Slice& slice);

@@ -21,13 +21,19 @@ static_assert(kRouteBytes == kRecordRouteDataWords * kWordBytes && kRouteBytes %
   std::abort();
 }
 
-// Update's data section, in its place: word by word, since the wide loads of a copy made at the end would
-// wait for all the narrow stores before it.
+// Update's data section, assembled in registers: with constant bits this folds to shifts and ors.
 struct DataSection {
-  std::byte* words;
-  void set(UpdateBit bit, std::uint64_t value) {
-    std::byte* const word = words + bit / 64 * kWordBytes;
-    store_u64(word, load_u64(word) | value << (bit % 64));
+  std::uint64_t words[kUpdateDataWords] = {};
+  void set(UpdateBit bit, std::uint64_t value) { words[bit / 64] |= value << (bit % 64); }
+  // Puts it over the words of `base`, which may be nullptr. Word by word: a wide load of what was just stored
+  // in narrower pieces would wait until these have left the store buffer, behind whatever waits there for
+  // memory.
+  void write(std::byte* to, const std::uint64_t* base) const {
+    for (std::uint32_t i = 0; i < kUpdateDataWords; ++i) {
+      std::uint64_t word = words[i];
+      asm("" : "+r"(word));
+      store_u64(to + i * kWordBytes, base == nullptr ? word : word | base[i]);
+    }
   }
 };
 
@@ -201,9 +207,8 @@ std::uint32_t u32_or_zero(wire::Bytes value) {
 }
 
 // What a source keeps of the data section.
-void write_source_section(std::byte* words, const BatchMeta& m) {
-  std::memset(words, 0, kUpdateDataWords * kWordBytes);
-  DataSection d{words};
+DataSection source_section(const BatchMeta& m) {
+  DataSection d;
   d.set(kPeerBgpId, m.peer_bgp_id);
   d.set(kPeerAsn, m.peer_asn);
   d.set(kPeerType, m.peer_type);
@@ -211,11 +216,12 @@ void write_source_section(std::byte* words, const BatchMeta& m) {
   d.set(kIsPostPolicy, std::uint64_t{m.view == View::AdjInPost || m.view == View::AdjOutPost});
   d.set(kIsAdjRibOut, std::uint64_t{m.view == View::AdjOutPre || m.view == View::AdjOutPost});
   d.set(kView, static_cast<std::uint64_t>(m.view));
+  return d;
 }
 
 // The rest of it.
-void add_to_section(std::byte* words, const BatchMeta& m, const wire::Attributes* a) {
-  DataSection d{words};
+[[gnu::always_inline]] inline void add_to_section(DataSection& d, const BatchMeta& m,
+                                                  const wire::Attributes* a) {
   d.set(kTimeReceivedNs, m.received_realtime_ns);
   d.set(kTimeBmpHeaderNs, m.bmp_timestamp_ns);
   d.set(kRouterPort, m.router_port);
@@ -323,7 +329,7 @@ BatchSource::BatchSource(const BatchMeta& meta) : asn_(meta.peer_asn), bgp_id_(m
   if (meta.router_name.size() > kMostName) return;
   template_ = {};
   auto* const words = reinterpret_cast<std::byte*>(template_.data());
-  write_source_section(words, meta);
+  source_section(meta).write(words, nullptr);
   TemplateWriter out(words, kFixedTemplateWords);
   write_source(out, meta);
   words_ = out.words();
@@ -332,7 +338,7 @@ BatchSource::BatchSource(const BatchMeta& meta) : asn_(meta.peer_asn), bgp_id_(m
 BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
                            const BatchAttributes& attributes, Sequence first_sequence,
                            std::uint32_t max_routes, std::uint32_t fixed_bytes)
-    : record_(claimed.data()), payload_(claimed.data() + sizeof(shm::RecordHeader)), max_routes_(max_routes) {
+    : payload_(claimed.data() + sizeof(shm::RecordHeader)), max_routes_(max_routes) {
   if (claimed.size() < fixed_bytes + std::size_t{max_routes} * kRouteBytes) [[unlikely]]
     broken("claim smaller than max_record_bytes()");
   std::byte* const segment = payload_ + kFrameBytes;
@@ -345,14 +351,17 @@ BatchEncoder::BatchEncoder(std::span<std::byte> claimed, const BatchMeta& meta,
   const BatchSource* const source =
       meta.source != nullptr && meta.source->made_of(meta) ? meta.source : nullptr;
   TemplateWriter out(base, source == nullptr ? kFixedTemplateWords : source->words_);
+  DataSection d;
   if (source != nullptr) [[likely]] {
-    std::memcpy(base, source->template_.data(), source->words_ * kWordBytes);
+    std::memcpy(base + kUpdateDataWords * kWordBytes, source->template_.data() + kUpdateDataWords,
+                (source->words_ - kUpdateDataWords) * kWordBytes);
   } else {
-    write_source_section(base, meta);
+    d = source_section(meta);
     std::memset(base + kUpdateDataWords * kWordBytes, 0, kUpdatePointers * kWordBytes);
     write_source(out, meta);
   }
-  add_to_section(base, meta, attributes.attributes);
+  add_to_section(d, meta, attributes.attributes);
+  d.write(base, source == nullptr ? nullptr : source->template_.data());
   if (attributes.attributes != nullptr)
     std::memcpy(out.word(kNextHopWord), attributes.next_hop.bytes.data(), sizeof attributes.next_hop.bytes);
   if (attributes.attributes != nullptr) write_attributes(out, *attributes.attributes);
@@ -375,7 +384,7 @@ void BatchEncoder::too_many() {
   broken("more routes than claimed for");
 }
 
-shm::RecordHeader BatchEncoder::finish() {
+const shm::RecordHeader& BatchEncoder::finish() {
   const std::uint32_t template_words = header_.template_bytes / static_cast<std::uint32_t>(kWordBytes);
   const std::uint32_t route_words = count_ * kRecordRouteDataWords;
   std::byte* const segment = payload_ + kFrameBytes;
@@ -388,7 +397,6 @@ shm::RecordHeader BatchEncoder::finish() {
   header_.count = count_;
   header_.payload_bytes = static_cast<std::uint32_t>(kFrameBytes + std::size_t{words} * kWordBytes);
   header_.size_bytes = static_cast<std::uint32_t>(sizeof(shm::RecordHeader)) + header_.payload_bytes;
-  std::memcpy(record_, &header_, sizeof header_);
   return header_;
 }
 

@@ -99,14 +99,13 @@ class BatchEncoder {
     ++count_;
   }
   [[nodiscard]] std::uint32_t count() const { return count_; }
-  // The header to append; its bytes and the payload are complete in the claimed memory. Call once, with
-  // count() > 0.
-  [[nodiscard]] shm::RecordHeader finish();
+  // The header to append: RingWriter::append() puts it in front of the payload, which is complete in the
+  // claimed memory. Call once, with count() > 0.
+  [[nodiscard]] const shm::RecordHeader& finish();
 
  private:
   [[noreturn]] static void too_many();
 
-  std::byte* record_;
   std::byte* payload_;
   std::byte* routes_ = nullptr;
   shm::RecordHeader header_{};
