@@ -241,7 +241,7 @@ class RouteTable {
   void check(const Prefix& prefix) const noexcept {
     if (is_v4() ? prefix.high != 0 || (prefix.low >> 32) != (kV4MappedLow >> 32) || prefix.length > 32
                 : prefix.length > 128) {
-      broken("prefix that is not of the table's family");
+      broken(is_v4() ? "prefix in an IPv4 table that is not IPv4" : "prefix longer than 128 bits");
     }
   }
 
