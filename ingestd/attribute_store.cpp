@@ -54,7 +54,7 @@ AttributeStore::AttributeStore(SegmentPool& pool, std::uint32_t max_ids)
   reserved_ = mmap(nullptr, reserved_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (reserved_ == MAP_FAILED)
     throw std::system_error(errno, std::generic_category(), "address space for attribute records");
-  madvise(reserved_, reserved_bytes_, MADV_HUGEPAGE);
+  if (pool.huge_pages()) madvise(reserved_, reserved_bytes_, MADV_HUGEPAGE);
   const std::size_t off = reinterpret_cast<std::uintptr_t>(reserved_) % kStepBytes;
   records_ =
       reinterpret_cast<Record*>(static_cast<std::byte*>(reserved_) + (off == 0 ? 0 : kStepBytes - off));

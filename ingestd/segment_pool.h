@@ -74,6 +74,7 @@ class SegmentPool {
   // Blocks handed out, by class size.
   [[nodiscard]] std::uint64_t used_bytes() const noexcept { return used_bytes_; }
   [[nodiscard]] std::uint64_t limit_bytes() const noexcept { return limit_bytes_; }
+  [[nodiscard]] bool huge_pages() const noexcept { return huge_pages_; }
   void set_limit_bytes(std::uint64_t limit) noexcept { limit_bytes_ = limit; }
   // Segments of discarded tables that wait for reclaim_some() exist.
   [[nodiscard]] bool has_discarded() const noexcept { return discarded_ != nullptr; }

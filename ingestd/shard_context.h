@@ -27,7 +27,7 @@ struct ShardContext {
         stats(stats_writer),
         log(logger),
         clock(time_source),
-        pool({.huge_pages = true, .seed = seed}),
+        pool({.huge_pages = config.ring.hugepages != HugepageMode::Never, .seed = seed}),
         attributes(pool),
         rules(config.routers),
         curate(config.curation.enabled),

@@ -130,6 +130,7 @@ class ShardHarness {
   explicit ShardHarness(const Options& options) : options_(options) {
     if (options.drop_newest) config_.ring.when_full = WhenRingFull::DropNewest;
     config_.curation.enabled = options.curate;
+    config_.ring.hugepages = HugepageMode::Never;  // limits of memory are to hold to the page
     config_.routers = options.rules;
     config_.curation.session_grace_s = options.grace_s;
     config_.dump.interval_s = options.dump_interval_s;
