@@ -241,10 +241,10 @@ void rounds(wire::Bytes bytes, F&& round) {
     round(bytes.subspan(at, std::min(kRoundBytes, bytes.size() - at)));
 }
 
-template <class Deliver>
-void feed(ingestd::Framer& framer, wire::Bytes round, Deliver&& deliver) {
+template <class Deliver, class Ahead>
+void feed(ingestd::Framer& framer, wire::Bytes round, Deliver&& deliver, Ahead&& ahead) {
   for (std::size_t at = 0; at < round.size(); at += kPortionBytes) {
-    if (framer.feed(round.subspan(at, std::min(kPortionBytes, round.size() - at)), deliver) !=
+    if (framer.feed(round.subspan(at, std::min(kPortionBytes, round.size() - at)), deliver, ahead) !=
         ingestd::Framer::Status::NeedMore)
       fail("framing");
   }
@@ -256,10 +256,13 @@ void decode(const Part& part, Meter& meter) {
   std::uint64_t sum = 0;
   rounds(part.bytes, [&](wire::Bytes round) {
     meter.step([&] {
-      feed(framer, round, [&](wire::Bytes message) {
-        sum += decoded<depth>(message);
-        return true;
-      });
+      feed(
+          framer, round,
+          [&](wire::Bytes message) {
+            sum += decoded<depth>(message);
+            return true;
+          },
+          [](wire::Bytes) {});
     });
   });
   asm volatile("" ::"r"(sum));
@@ -306,8 +309,10 @@ class Stage {
   void play(const Part& part, Meter& meter) {
     rounds(part.bytes, [&](wire::Bytes round) {
       meter.step([&] {
-        feed(framer_, round,
-             [&](wire::Bytes message) { return shard_.apply(session_, message) == Shard::Applied::Done; });
+        const auto apply = [&](wire::Bytes message) {
+          return shard_.apply(session_, message) == Shard::Applied::Done;
+        };
+        feed(framer_, round, apply, [&](wire::Bytes message) { shard_.look_ahead(session_, message); });
         shard_.do_work();
         shard_.publish();
       });
