@@ -32,7 +32,9 @@ inline schema::BatchMeta batch_meta(const ShardContext& context, const PeerView&
 // them.
 inline schema::BatchMeta& message_meta(const ShardContext& context, PeerView& view) {
   schema::BatchMeta& meta = view.meta;
-  if (!view.source.made_of(meta) || meta.peer_asn != view.asn || meta.peer_bgp_id != view.bgp_id) [[unlikely]]
+  // Not filled yet: others may have made the source, and a view may be of AS 0 with BGP id 0.
+  if (meta.source == nullptr || !view.source.made_of(meta) || meta.peer_asn != view.asn ||
+      meta.peer_bgp_id != view.bgp_id) [[unlikely]]
     meta = batch_meta(context, view);
   const RouterEntry* const entry = view.peer.router->entry;
   meta.tags = entry != nullptr ? std::span<const std::string>(entry->tags) : std::span<const std::string>();

@@ -44,22 +44,22 @@ PeerSpec a_peer() {
   return peer;
 }
 
-Buffer announcement(unsigned number, std::uint32_t med) {
+Buffer announcement(unsigned number, std::uint32_t med, const PeerSpec& peer = a_peer()) {
   UpdateBuilder u;
   u.origin(0).as_path({65001}).next_hop(ip("10.9.9.9")).med(med);
   u.announce({IpAddress::from_v4(0xc6000000U + (number << 8)), 24U, std::nullopt});
-  return route_monitoring(a_peer(), u);
+  return route_monitoring(peer, u);
 }
 
 constexpr unsigned kRoutesTold = 20;
 
 // A life with one router, and what it leaves.
 struct Before {
-  Before() {
+  explicit Before(const PeerSpec& peer = a_peer()) {
     session = h.open();
     h.send(session, initiation("router", "text"));
-    h.send(session, peer_up(a_peer()));
-    for (unsigned i = 0; i < kRoutesTold; ++i) h.send(session, announcement(i, i));
+    h.send(session, peer_up(peer));
+    for (unsigned i = 0; i < kRoutesTold; ++i) h.send(session, announcement(i, i, peer));
     h.settle();
     left = ingestd::export_restart(h.shard().impl());
   }
@@ -130,6 +130,28 @@ TEST(RestartAdopt, ASessionGoesOnWithoutAWord) {
   after.h.pass_time(1000);
   EXPECT_EQ(raw(after.h.writer().next_sequence()), 2U);
   EXPECT_EQ(after.h.metric(IngestMetric::Routes), kRoutesTold);
+}
+
+// A dump before the first message: what the view's records have in common is not made by a message then.
+TEST(RestartAdopt, ATableWithoutNumbersIsToldAsItself) {
+  PeerSpec loc_rib;
+  loc_rib.type = 3;
+  loc_rib.asn = 0;
+  loc_rib.bgp_id = 0;
+  const Before before(loc_rib);
+  After after(before, {});
+  ASSERT_TRUE(after.adoption.sessions[0].id.has_value()) << after.adoption.sessions[0].why;
+  after.h.request_dump();
+  after.h.settle();
+  after.h.pass_time(1);
+  EXPECT_EQ(after.h.take_updates().size(), kRoutesTold);
+  after.h.send(*after.adoption.sessions[0].id, announcement(3, 99, loc_rib));
+  after.h.settle();
+  const auto updates = after.h.take_updates();
+  ASSERT_EQ(updates.size(), 1U);
+  EXPECT_EQ(updates[0].router, ip("192.0.2.1"));
+  EXPECT_EQ(updates[0].peer_type, 3);
+  EXPECT_EQ(updates[0].view, View::LocRib);
 }
 
 // Who told a view last may be a session that ended long ago, and none may be open at the restart.
