@@ -241,6 +241,7 @@ TEST(ConfigChanges, NoticesEveryKey) {
                                                     {"snapshot.interval_s", "7"},
                                                     {"snapshot.kv_bucket", "'X'"},
                                                     {"bmp.io", "'epoll'"},
+                                                    {"bmp.spin_us", "7"},
                                                     {"shards.count", "7"},
                                                     {"shards.pin", "false"},
                                                     {"ring.size_bytes", "33554432"},
